@@ -13,8 +13,8 @@ from ddim.tau import tau
 __version__ = "0.1.0"
 
 __all__ = [
-    "Clip",
     "DDIM",
+    "Clip",
     "Denoiser",
     "DynamicThreshold",
     "GaussianDenoiser",

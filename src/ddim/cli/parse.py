@@ -26,7 +26,7 @@ def parse(name: str, command: type[T], args: list[str]) -> T:
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(command, args=args, prog=f"ddim {name}", config=(tyro.conf.FlagConversionOff,))
+            return tyro.cli(command, args=args, prog=f"ddim {name}")
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
