@@ -116,7 +116,7 @@ def _ermongroup_quad(T: int, S: int) -> list[int]:
 
 
 def _openai(T: int, S: int) -> list[int]:
-    for stride in range(1, T + 1):
+    for stride in range(1, T):
         times = range(0, T, stride)
         if len(times) == S:
             return [t + 1 for t in times]

@@ -7,13 +7,23 @@ sub-sequence, 1 - alpha_bar_t / alpha_bar_s.
 from __future__ import annotations
 
 from math import sqrt
+from typing import Protocol
 
 from torch import Tensor
 
-from ddim.predict import Prediction
 from ddim.schedule import Level
 
 ROUNDING = 1e-12  # relative slack for a sigma that meets its bound exactly, as eta = 1 does with zero terminal SNR
+
+
+class Pair(Protocol):
+    """Anything with x0 and eps, each (B, *): a `predict.Prediction`."""
+
+    @property
+    def x0(self) -> Tensor: ...
+
+    @property
+    def eps(self) -> Tensor: ...
 
 
 def sigma(at_t: Level[float], at_s: Level[float], eta: float) -> float:
@@ -52,7 +62,7 @@ def eta_max(at_t: Level[float], at_s: Level[float]) -> float:
 
 
 def ddim(
-    p: Prediction,
+    p: Pair,
     at_t: Level[float],
     at_s: Level[float],
     *,
@@ -79,7 +89,7 @@ def ddim(
     return x_s if std == 0.0 else x_s + std * _given(z)
 
 
-def ddpm_fixedlarge(p: Prediction, at_t: Level[float], at_s: Level[float], *, z: Tensor | None = None) -> Tensor:
+def ddpm_fixedlarge(p: Pair, at_t: Level[float], at_s: Level[float], *, z: Tensor | None = None) -> Tensor:
     """One step with sigma-hat: eq. 12's mean under sigma(eta = 1), noise sigma_hat (DDIM appendix D.3).
 
     sigma_hat exceeds the legal std, so it never enters the square root; the marginals are not kept.
