@@ -1,0 +1,27 @@
+# make demo   set-up, then the bundled model: one labelled picture, its path printed last
+# make test   set-up, then the tests          make check   tests' companions: linter, formatter, type checker
+PYTHON ?= python3
+BIN := .venv/bin
+DONE := .venv/.installed
+
+.PHONY: setup demo test check
+
+setup: $(DONE)
+
+$(DONE): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ddim needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(DONE)
+
+demo: $(DONE)
+	$(BIN)/ddim demo --out out/demo
+
+test: $(DONE)
+	$(BIN)/python -m pytest -n 2
+
+check: $(DONE)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
