@@ -1,0 +1,178 @@
+"""`ddim sample`: images to a folder, streamed, resumable, shared among processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ddim import __version__
+from ddim.cli.common import progress
+from ddim.generate import generate, open_job, verify, write_npz
+from ddim.model import DEFAULT, Model, load
+from ddim.multistep import solver_named
+from ddim.noise import parse_seeds
+from ddim.sample import sample
+from ddim.solver import DDIM, Solver
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """Make images: one PNG a seed, a grid, a recipe and a manifest. Interrupted, the same command goes on."""
+
+    model: tyro.conf.Positional[str] = DEFAULT
+    """A bundled name, a model or run folder, a checkpoint file or a hub id."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where the images go: a new or empty folder, or one this same command began."""
+    n: int = 16
+    """How many images: seeds SEED..SEED+N-1."""
+    seed: int = 0
+    """The first seed."""
+    seeds: str | None = None
+    """The seeds themselves, as "7", "1,2,5-10" or "0-49999", in place of --n and --seed."""
+    steps: int | None = None
+    """S, the number of steps, 1 to T; 20 unless --tau is given."""
+    eta: float = 0.0
+    """0 is deterministic DDIM, 1 is DDPM; the paper's eta."""
+    sigma_hat: bool = False
+    """DDPM's larger noise ("fixedlarge") with the paper's D.3 coefficients, in place of --eta."""
+    spacing: str = "uniform"
+    """Which steps: uniform, quadratic, logsnr, trailing, leading, linspace, paper-linear, paper-quadratic, tuned,
+    diffusers (the file's own), or a peer's: ermongroup-uniform, ermongroup-quad, openai."""
+    tau: str | None = None
+    """The times themselves, falling to 0, as "981,640,1,0"; in place of --steps and --spacing."""
+    solver: str = "ddim"
+    """ddim, heun, or one of the multistep solvers, e.g. ab2, dpm++2m, unipc."""
+    label: str | None = None
+    """For class-conditional models: a class "3", one a seed "3,1,4", or "cycle" (seed modulo the number of classes).
+    Without it the class is left open."""
+    guidance: float = 1.0
+    """Weight of classifier-free guidance; 1 is the plain conditional network."""
+    clip: bool | None = None
+    """Clamp x0 into the data's range at every step and re-derive eps; default: as the checkpoint says."""
+    batch_size: int = 64
+    """Images a network call. Noise never depends on it; pixels by at most 1 level of 255, and rarely."""
+    precision: Precision = "fp32"
+    """Number format of the network; the state and the coefficients stay float32 and float64."""
+    device: str = "auto"
+    """cpu, cuda, ... or auto."""
+    npz: bool = False
+    """Also write samples_NxHxWxC.npz (arr_0 uint8 NHWC, arr_1 labels), the ADM evaluator's file."""
+    verify: bool = False
+    """Make nothing: check the folder --out against its manifest."""
+
+    def run(self) -> None:
+        if self.out is None:
+            raise ValueError("say where the images go: --out DIR")
+        if self.verify:
+            print(f"{self.out}: {verify(self.out)} images, each as its manifest says")
+            return
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
+        seeds = self._seeds()
+        model = load(self.model, device=self.device)
+        times = self._times(model)
+        solver = self._solver()
+        labels = self._labels(model, seeds)
+        recipe = self._recipe(model, times, len(seeds))
+        self._refuse_early(model, times, solver, labels)
+        out = open_job(self.out, {**recipe, "seeds": self.seeds or f"{seeds[0]}-{seeds[-1]}"})
+        by_seed = dict(zip(seeds, labels, strict=True)) if labels is not None else None
+
+        def make(batch: list[int]) -> Any:
+            return model.sample(
+                seeds=batch, tau=times, solver=solver, guidance=self.guidance, clip=self.clip,
+                label=None if by_seed is None else [by_seed[s] for s in batch],
+                precision=self.precision, batch_size=len(batch),
+            ).cpu()  # fmt: skip
+
+        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        with progress(len(seeds[rank::world]), "images") as bar:
+            for done in generate(make, seeds, out, recipe, batch_size=self.batch_size, rank=rank, world=world):
+                bar(done)
+        self._report(out, seeds, labels, rank)
+
+    def _report(self, out: Path, seeds: list[int], labels: list[int] | None, rank: int) -> None:
+        if not (out / "manifest.json").exists():
+            print(f"process {rank} is done; others are still at work on {out}")
+            return
+        print(f"{len(seeds)} images in {out}, overview {out / 'grid.png'}")
+        if self.npz:
+            print(write_npz(seeds, out, labels))
+
+    def _seeds(self) -> list[int]:
+        if self.seeds is not None:
+            if self.n != 16 or self.seed != 0:
+                raise ValueError("give --seeds, or --n and --seed, not both")
+            return parse_seeds(self.seeds)
+        if self.n < 1 or self.seed < 0:
+            raise ValueError(f"--n must be at least 1 and --seed at least 0, got {self.n} and {self.seed}")
+        return list(range(self.seed, self.seed + self.n))
+
+    def _times(self, model: Model) -> tuple[int, ...]:
+        if self.tau is None:
+            return model.tau(20 if self.steps is None else self.steps, self.spacing, solver=self.solver)
+        if self.spacing != "uniform":
+            raise ValueError("give --tau or --spacing, not both")
+        try:
+            times = [int(t) for t in self.tau.split(",")]
+        except ValueError:
+            raise ValueError(f'--tau is written like "981,640,1,0"; cannot read {self.tau!r}') from None
+        return model.tau(self.steps, times)
+
+    def _solver(self) -> Solver[Any]:
+        if not self.sigma_hat:
+            return solver_named(self.solver, self.eta)
+        if self.eta or self.solver != "ddim":
+            raise ValueError("--sigma-hat is DDPM's noise in the ddim solver: give it without --eta and --solver")
+        return DDIM(sigma="hat")
+
+    def _labels(self, model: Model, seeds: list[int]) -> list[int] | None:
+        if self.label is None:
+            model.labels(None, len(seeds))
+            return None
+        if self.label == "cycle":
+            if model.num_classes is None:
+                raise ValueError("--label cycle was asked for, but this model was trained without classes")
+            return [s % model.num_classes for s in seeds]
+        try:
+            values = [int(v) for v in self.label.split(",")]
+        except ValueError:
+            raise ValueError(f'--label is a class like "3", a list "3,1,4" or "cycle"; got {self.label!r}') from None
+        classes = model.labels(values, len(seeds))
+        return None if classes is None else classes.tolist()
+
+    def _refuse_early(
+        self, model: Model, times: tuple[int, ...], solver: Solver[Any], labels: list[int] | None
+    ) -> None:
+        """Build everything once, so that what cannot work is refused before a folder is made."""
+        from ddim.analytic import GaussianDenoiser
+        from ddim.noise import noise
+
+        first = None if labels is None else model.labels(labels[0], 1)
+        model.denoiser(label=first, guidance=self.guidance, clip=self.clip, precision=self.precision)
+        sample(GaussianDenoiser(model.schedule, 0.0, 1.0), noise([0], (2,)), times, solver=solver, seeds=[0])
+
+    def _recipe(self, model: Model, times: tuple[int, ...], n: int) -> dict[str, Any]:
+        return {
+            "model": self.model, "weights": model.weights_hash, "tau": list(times), "nfe_steps": len(times) - 1,
+            "solver": self.solver, "eta": self.eta, "sigma_hat": self.sigma_hat, "label": self.label,
+            "guidance": self.guidance, "clip": self.clip, "precision": self.precision,
+            "batch": min(self.batch_size, n), "device": model.device.type, "version": __version__,
+        }  # fmt: skip
+
+
+def main() -> None:  # pragma: no cover -- `python -m ddim.cli.sample_command` under torchrun
+    from ddim.cli import main as run
+
+    run(["sample", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()
