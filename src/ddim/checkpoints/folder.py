@@ -1,0 +1,161 @@
+"""A model folder: a diffusers pipeline folder plus ddim.json, written so that no reader ever sees half of one.
+
+ddim.json holds what diffusers has no place for: the float64 table of the schedule (a beta list cannot give it
+back bit for bit), the data's range, labels, where the weights came from, and their hash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import ddim
+from ddim.checkpoints import build, scheduler
+from ddim.checkpoints.record import Checkpoint
+from ddim.checkpoints.safe import read_json, read_safetensors, sha256
+from ddim.nets import DiffusersNetwork
+from ddim.schedule import Schedule
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+OURS = "ddim.json"
+SAMPLING = ("clips", "clip_range", "thresholding", "threshold_quantile", "threshold_maximum", "spacing",
+            "steps_offset", "ends_at")  # fmt: skip
+FACTS = ("shape", "data_range", "num_classes", "null_label", "labels")
+
+
+def save_folder(
+    path: str | Path,
+    unet: nn.Module,
+    schedule: Schedule,
+    *,
+    prediction: str,
+    meta: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a model folder that `load_folder` and diffusers' DDIMPipeline read.
+
+    Everything is written beside `path` first and then moved in by renaming; in a folder that exists (a run)
+    only the model's own files are replaced.
+
+    Args:
+        path: the folder.
+        unet: a diffusers UNet2DModel.
+        schedule: the one it was trained with.
+        prediction: "eps", "x0" or "v".
+        meta: goes into ddim.json: shape, data_range, num_classes, null_label, labels, provenance, and anything
+            else that JSON can hold; the sampling defaults of `Checkpoint` (clips, spacing, ...) where given.
+        dtype: of the stored weights; theirs by default.
+
+    Raises:
+        ValueError: path is a file; meta holds what JSON cannot.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file; a model is a folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _write(temporary, unet, schedule, prediction, meta, dtype)
+        _move(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(
+    folder: Path,
+    unet: nn.Module,
+    schedule: Schedule,
+    prediction: str,
+    meta: Mapping[str, Any],
+    dtype: torch.dtype | None,
+) -> None:
+    import diffusers
+    from safetensors.torch import save_file
+
+    config = dict(unet.config)  # type: ignore[arg-type]  # diffusers' FrozenDict
+    state = {k: v.detach().cpu().contiguous().to(_kept(v, dtype)) for k, v in unet.state_dict().items()}
+    for name in ("unet", "scheduler"):
+        (folder / name).mkdir()
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    public = {k: v for k, v in config.items() if not k.startswith("_")}
+    version = {"_diffusers_version": diffusers.__version__}
+    _json(folder / "unet/config.json", {"_class_name": "UNet2DModel"} | version | public)
+    sampling = {k: meta[k] for k in SAMPLING if k in meta}
+    _json(folder / "scheduler/scheduler_config.json", scheduler.write(schedule, prediction, **sampling))
+    facts = {"shape": list(_shape(config, {})), "data_range": [-1.0, 1.0]} | dict.fromkeys(FACTS[2:])
+    table = {"alpha_bar": schedule.alpha_bar.tolist()}
+    about = {"ddim_version": ddim.__version__, "prediction": prediction, "sha256": sha256(folder / WEIGHTS)}
+    _json(folder / OURS, about | facts | dict(meta) | about | table)
+    index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
+    _json(folder / "model_index.json", {"_class_name": "DDIMPipeline"} | version | index)
+
+
+def _kept(value: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    return dtype if dtype is not None and value.is_floating_point() else value.dtype
+
+
+def _json(path: Path, value: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} cannot be written: {error}") from None
+
+
+def _move(temporary: Path, target: Path) -> None:
+    if not target.exists():
+        temporary.chmod(0o755)
+        temporary.rename(target)
+        return
+    files = sorted(p.relative_to(temporary) for p in temporary.rglob("*") if p.is_file())
+    for name in sorted(files, key=lambda p: str(p) in (OURS, "model_index.json")):  # what says "here" comes last
+        (target / name).parent.mkdir(exist_ok=True)
+        os.replace(temporary / name, target / name)  # noqa: PTH105  Path.replace reads as a text replacement
+
+
+def _shape(config: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[int, int, int]:
+    if facts.get("shape"):
+        c, h, w = (int(n) for n in facts["shape"])
+        return c, h, w
+    size = config.get("sample_size")
+    if size is None:
+        raise ValueError("the network's config has no sample_size; give the image size by --set sample_size=...")
+    h, w = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    return int(config["in_channels"]), h, w
+
+
+def load_folder(path: str | Path) -> Checkpoint:
+    """Read a model folder written by `save_folder`.
+
+    Raises:
+        OSError, ValueError: a file is missing or not what it should be; one line that names it.
+    """
+    folder = Path(path)
+    config, facts = read_json(folder / "unet/config.json"), read_json(folder / OURS)
+    weights = folder / WEIGHTS
+    network = build.unet(config, read_safetensors(weights), str(weights))
+    said = scheduler.read(read_json(folder / "scheduler/scheduler_config.json"))
+    schedule = Schedule(facts["alpha_bar"])
+    null_label = facts.get("null_label")
+    return Checkpoint(
+        network=DiffusersNetwork(network, null_label),
+        schedule=schedule,
+        prediction=said.prediction,
+        shape=_shape(config, facts),
+        family="ddim",
+        source=str(folder),
+        sha256=sha256(weights),
+        num_classes=facts.get("num_classes"),
+        null_label=null_label,
+        labels=tuple(facts["labels"]) if facts.get("labels") else None,
+        variance_type=said.variance_type,
+        meta=facts,
+        **{k: getattr(said, k) for k in SAMPLING},
+    )

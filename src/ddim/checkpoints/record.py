@@ -1,0 +1,108 @@
+"""`Checkpoint`: a network with everything a sampler must know about it, and what was assumed on the way.
+
+Whatever program wrote the file, the rest of the library sees only this record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddim.denoiser import NetworkDenoiser, zero_based
+from ddim.schedule import Schedule
+from ddim.tau import tau
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A trained network, its schedule, and the meaning of its inputs and outputs.
+
+    Attributes:
+        network: network(x, t, label=None) -> (B, C or 2C, H, W); x in `data_range`, t the network's own time.
+        schedule: the one it was trained with.
+        prediction: "eps", "x0" or "v".
+        shape: (C, H, W) of one image.
+        num_classes, null_label, labels: real classes 0..K-1, the label that means "any class", their names.
+        learned_variance: the network returns 2C channels, the second C of them a variance.
+        time_scale: the network's time is (t - 1) * time_scale; 1 keeps whole numbers.
+        clips, clip_range, thresholding, threshold_quantile, threshold_maximum: what the file says about x0.
+        spacing, steps_offset, ends_at: the file's own walk; ends_at = 1 where it stops at alpha_bar[1]
+            (diffusers' set_alpha_to_one = False), 0 where it ends at the clean image.
+        variance_type: the file's word for DDPM's variance; DDIM does not need it.
+        data_range: the numbers that mean black and white to the network.
+        family, source, sha256: which program's format, where it lay, hash of the weights' file.
+        notes: everything that was assumed or changed; `ddim info` prints it.
+        meta: whatever else the file holds that is worth keeping (provenance, the peer's own configuration).
+    """
+
+    network: nn.Module
+    schedule: Schedule
+    prediction: str
+    shape: tuple[int, int, int]
+    family: str
+    source: str
+    sha256: str
+    num_classes: int | None = None
+    null_label: int | None = None
+    labels: tuple[str, ...] | None = None
+    learned_variance: bool = False
+    time_scale: float = 1.0
+    clips: bool = True
+    clip_range: float = 1.0
+    thresholding: bool = False
+    threshold_quantile: float = 0.995
+    threshold_maximum: float = 1.0
+    spacing: str = "leading"
+    steps_offset: int = 0
+    ends_at: int = 0
+    variance_type: str | None = None
+    data_range: tuple[float, float] = (-1.0, 1.0)
+    notes: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The folder the model lies in."""
+        path = Path(self.source)
+        return path if path.is_dir() else path.parent
+
+    def time(self, t: Tensor) -> Tensor:
+        """Our t, int64 (B,) in 0..T, as the network's time: t - 1, times `time_scale` where that is not 1."""
+        label = zero_based(t)
+        return label if self.time_scale == 1.0 else label.to(torch.float32) * self.time_scale
+
+    def denoiser(self, network: nn.Module | None = None) -> NetworkDenoiser:
+        """The network (or another that runs it, e.g. in bf16) as a denoiser; no clip.
+
+        Raises:
+            ValueError: eps prediction with a zero-terminal-SNR schedule.
+        """
+        label: Callable[[Tensor], Tensor] = zero_based if self.time_scale == 1.0 else self.time
+        return NetworkDenoiser(
+            self.network if network is None else network,
+            self.schedule,
+            self.prediction,
+            label=label,
+            learned_variance=self.learned_variance,
+        )
+
+    def own_tau(self, steps: int | None) -> tuple[int, ...]:
+        """The file's own walk: its spacing, its steps_offset, its last step. Compatible, not better than ours.
+
+        Ends at 1 in place of 0 where the file says so: such a walk leaves the noise of alpha_bar[1] in.
+
+        Raises:
+            ValueError: steps outside 1..T, or an offset that leaves the schedule.
+        """
+        offset = self.steps_offset if self.spacing == "leading" else 0
+        table = self.schedule.alpha_bar.tolist()
+        times = tau(self.schedule.T, steps, self.spacing, alpha_bar=table, offset=offset)
+        if self.ends_at == 0:
+            return times
+        stops = tuple(t for t in times if t > self.ends_at)
+        return (*stops, self.ends_at)
