@@ -1,0 +1,223 @@
+"""`ddim train DATA --out RUN`: check the data, then train with checkpoints, previews and a bar."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from tqdm import tqdm
+
+from ddim.data import Images, open_images
+from ddim.nets import PRESETS
+from ddim.recipe import Precision, Recipe
+from ddim.trainrun import Cadence, Plan, run, start
+from ddim.trainstate import resolve_precision
+
+
+@dataclass(frozen=True)
+class Command:
+    """Train a noise-prediction network on your own images; the run folder is the model."""
+
+    data: tyro.conf.Positional[str]
+    """A folder of images, a folder per class, a .parquet file, a hub id, or "digits"."""
+    out: Path
+    """The run folder: model, state/, previews/, log.jsonl, tensorboard/."""
+    preset: str | None = None
+    """The network: digits, mnist, grey32, cifar10-small, cifar10, 64, 128. Default: by image size."""
+    max_steps: int = 10000
+    """Optimizer steps, counted from the beginning of the run."""
+    batch_size: int = 64
+    """Images of one optimizer step, over all processes."""
+    accumulation: int = 1
+    """Split each batch into this many parts, to save memory."""
+    lr: float = 2e-4
+    """Learning rate after the warm-up."""
+    warmup: int = 500
+    """Steps over which the learning rate rises from 0."""
+    lr_decay_steps: int | None = None
+    """Let the learning rate fall as a cosine to lr/100 at this step. Default: constant."""
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    """Adam, or Adam with decoupled weight decay."""
+    weight_decay: float = 0.0
+    """Weight decay."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    ema: float = 0.999
+    """Decay of the averaged weights, warmed up as (1 + n)/(10 + n)."""
+    prediction: Literal["eps", "x0", "v"] = "eps"
+    """What the network learns to return."""
+    min_snr_gamma: float | None = None
+    """Weight the loss by min(SNR, gamma); 5 is usual. Default: all times alike."""
+    schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid"] = "linear"
+    """The noise schedule."""
+    steps_T: int = 1000
+    """T, the number of diffusion steps of the schedule."""
+    zero_terminal_snr: bool = False
+    """Rescale the schedule so that x_T is pure noise; needs --prediction v or x0."""
+    conditional: bool | None = None
+    """Learn the classes. Default: if the data has at least two."""
+    label_dropout: float = 0.1
+    """How often a class is hidden, so that guidance can be used later."""
+    size: str | None = None
+    """H or HxW. Default: the size of the images."""
+    fit: Literal["crop", "pad"] = "crop"
+    """How images of other proportions are brought to --size."""
+    channels: Literal[1, 3] | None = None
+    """1 grey, 3 RGB. Default: 1 if every image is grey."""
+    flip: bool = False
+    """Mirror images left to right at random."""
+    skip_unreadable: bool = False
+    """Leave out files that cannot be read, instead of refusing."""
+    seed: int = 0
+    """Decides the initial weights, the order of the data and all noise."""
+    precision: Precision = "auto"
+    """auto, fp32, bf16 or fp16; auto is bf16 on an accelerator, fp32 on the CPU."""
+    device: str = "auto"
+    """auto, cpu, cuda, ..."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; the last two are kept."""
+    preview_every: int = 1000
+    """Steps between preview pictures; 0 for none."""
+    log_every: int = 50
+    """Steps between lines of log.jsonl."""
+    resume: bool = False
+    """Go on with the run in --out; every option that decides the weights must be as it was."""
+
+    def run(self) -> None:
+        cadence = self._cadence()
+        recipe = self._recipe()
+        if not self.resume:
+            self._refuse_existing()
+        images = self._images()
+        plan = Plan(
+            self.out, images, self._preset(images), recipe, self._labelled(images),
+            "ddim " + shlex.join(sys.argv[1:]), self.device,
+        )  # fmt: skip
+        state = start(plan, resume=self.resume)
+        main = state.accelerator.is_main_process
+        if main:
+            parameters = sum(p.numel() for p in state.unwrapped.parameters())
+            classes = f", {len(images.class_names or ())} classes" if plan.labelled else ""
+            print(
+                f"preset {plan.preset}: {parameters / 1e6:.2f}M parameters{classes}, {recipe.precision}",
+                file=sys.stderr,
+            )
+        bar = tqdm(
+            total=cadence.max_steps,
+            initial=state.step,
+            unit=" step",
+            file=sys.stderr,
+            disable=not (main and sys.stderr.isatty()),
+        )
+        with _signals() as caught, bar:
+            for p in run(plan, state, cadence, lambda: bool(caught)):
+                bar.set_postfix_str(f"loss {p.smooth_loss:.4f}, {p.images_per_second:.0f} images/s", refresh=False)
+                bar.update()
+        if caught:
+            print(
+                f"ddim: stopped at step {state.step}, checkpoint saved; go on with: {plan.command}"
+                + ("" if self.resume else " --resume"),
+                file=sys.stderr,
+            )
+            sys.exit(128 + caught[0])
+        if main:
+            print(
+                f"{self.out}: {state.step} steps, loss {state.smooth_loss:.4f}; try: ddim sample {self.out} --out images"
+            )
+
+    def _cadence(self) -> Cadence:
+        if self.max_steps < 1:
+            raise ValueError(f"--max-steps must be at least 1, got {self.max_steps}")
+        for name in ("checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.preview_every < 0:
+            raise ValueError(f"--preview-every must be at least 0, got {self.preview_every}")
+        return Cadence(self.max_steps, self.checkpoint_every, self.log_every, self.preview_every)
+
+    def _recipe(self) -> Recipe:
+        names = Recipe.__dataclass_fields__
+        given: dict[str, Any] = {n: getattr(self, n) for n in names if n != "precision"}
+        return Recipe(**given, precision=resolve_precision(self.precision, self.device))
+
+    def _refuse_existing(self) -> None:
+        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise ValueError(f"{self.out} exists; give --resume to go on with a run, or a new folder for --out")
+
+    def _images(self) -> Images:
+        bar: tqdm[Any] | None = None
+
+        def progress(done: int, total: int) -> None:
+            nonlocal bar
+            bar = bar or tqdm(total=total, unit=" images", desc="data check", disable=not sys.stderr.isatty(), delay=2)
+            bar.update(done - bar.n)
+
+        try:
+            images = open_images(
+                self.data, size=_size(self.size), fit=self.fit, channels=self.channels,
+                skip_unreadable=self.skip_unreadable, progress=progress,
+            )  # fmt: skip
+        finally:
+            if bar is not None:
+                bar.close()
+        for line in images.report.lines():
+            print(line, file=sys.stderr)
+        return images
+
+    def _labelled(self, images: Images) -> bool:
+        classes = len(images.class_names or ())
+        if self.conditional and not classes:
+            raise ValueError(
+                f"--conditional needs classes, and {self.data} has none: use a folder per class or a label column"
+            )
+        return classes >= 2 if self.conditional is None else self.conditional
+
+    def _preset(self, images: Images) -> str:
+        if self.preset is not None:
+            if self.preset not in PRESETS:
+                raise ValueError(f"unknown --preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
+            return self.preset
+        c, h, w = images.shape
+        side = max(h, w)
+        if side <= 16:
+            return "digits"
+        if side <= 32:
+            return "mnist" if c == 1 else "cifar10-small"
+        return "64" if side <= 64 else "128"
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    high, _, wide = text.lower().partition("x")
+    if not high.isdecimal() or (wide and not wide.isdecimal()) or "x" in text.lower() and not wide:
+        raise ValueError(f'--size is written like "32" or "48x64" (height x width); cannot read {text!r}')
+    size = int(high), int(wide or high)
+    if min(size) < 1:
+        raise ValueError(f"--size must be at least 1x1, got {text!r}")
+    return size
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are noted, so that the step in hand is finished and saved; a second one interrupts."""
+    caught: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)

@@ -1,0 +1,7 @@
+"""Images to train and evaluate on: any source, checked once, decoded once, then read by index."""
+
+from ddim.data.batches import Batch, Batches
+from ddim.data.cache import Images, Report, open_images
+from ddim.data.sources import Source, open_source
+
+__all__ = ["Batch", "Batches", "Images", "Report", "Source", "open_images", "open_source"]

@@ -1,0 +1,233 @@
+"""Decode once: every image of a source, checked and fitted, as one memory-mapped uint8 array on disk.
+
+The cache folder's name is a hash of the source's fingerprint and the settings, so a changed file or option
+makes a new one. It is built under a temporary name and renamed: a folder that is there is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ddim.data.sources import Source, open_source
+from ddim.images import Fit, Pixels, as_pixels, fitted, open_image
+
+FORMAT = 1  # raise when what is stored changes
+PIXELS, LABELS, REPORT = "pixels.npy", "labels.npy", "report.json"
+
+
+@dataclass
+class Report:
+    """What the data check found, as it is told to the user before step 0."""
+
+    source: str
+    count: int = 0
+    shape: tuple[int, int, int] = (0, 0, 0)  # (C, H, W) after fitting
+    sizes: dict[str, int] = field(default_factory=dict)  # "WxH" of the files -> how many
+    modes: dict[str, int] = field(default_factory=dict)  # Pillow's mode of the files -> how many
+    classes: dict[str, int] | None = None
+    unreadable: list[str] = field(default_factory=list)
+    duplicates: int = 0
+    sha256: str = ""  # of pixels and labels: what training really sees
+
+    def lines(self) -> list[str]:
+        """The report in a few lines of text."""
+        c, h, w = self.shape
+        text = [f"{self.count} images from {self.source}, used as {h}x{w} {'grey' if c == 1 else 'RGB'}"]
+        text.append(f"sizes (width x height): {_most(self.sizes)}; modes: {_most(self.modes)}")
+        if self.classes is not None:
+            text.append(f"{len(self.classes)} classes: {_most(self.classes, 20)}")
+        if self.duplicates:
+            text.append(f"{self.duplicates} images are exact duplicates of others")
+        if self.unreadable:
+            text.append(f"{len(self.unreadable)} unreadable, left out: {', '.join(self.unreadable[:20])}")
+        return text
+
+
+def _most(counts: dict[str, int], n: int = 5) -> str:
+    shown = [f"{k} ({v})" for k, v in (list(counts.items()) if n > 5 else Counter(counts).most_common())[:n]]
+    return ", ".join(shown) + (f" and {len(counts) - n} more" if len(counts) > n else "")
+
+
+@dataclass(frozen=True)
+class Images:
+    """A checked data set: pixels uint8 (N, H, W, C) memory-mapped, labels int64 (N,) or None."""
+
+    pixels: Pixels
+    labels: npt.NDArray[np.int64] | None
+    class_names: tuple[str, ...] | None
+    report: Report
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, h, w, c = self.pixels.shape
+        return c, h, w
+
+
+def cache_root() -> Path:
+    """$DDIM_CACHE, else $XDG_CACHE_HOME/ddim, else ~/.cache/ddim."""
+    own, xdg = os.environ.get("DDIM_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(own) if own else (Path(xdg) if xdg else Path.home() / ".cache") / "ddim"
+
+
+def open_images(
+    data: str | Path,
+    *,
+    size: tuple[int, int] | None = None,
+    fit: Fit = "crop",
+    channels: int | None = None,
+    skip_unreadable: bool = False,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Images:
+    """Check every image of DATA, decode it once, and open the result.
+
+    Args:
+        data: see `open_source`.
+        size: (H, W); None takes the one size all images have.
+        fit: how other proportions are brought to size, "crop" or "pad".
+        channels: 1 or 3; None: 1 if every image is grey, else 3.
+        skip_unreadable: leave out files that cannot be read, instead of refusing.
+        cache: where decoded sets are kept; default `cache_root()`.
+        progress: called with (done, total) while decoding.
+
+    Raises:
+        ValueError: no images, unreadable ones (by name), sizes that differ without `size`. OSError: cache not writable.
+    """
+    source = open_source(data)
+    settings = [FORMAT, source.fingerprint, size, fit, channels, skip_unreadable]
+    key = hashlib.blake2b(json.dumps(settings).encode(), digest_size=12).hexdigest()
+    folder = (cache or cache_root()) / key
+    if not (folder / REPORT).exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
+        try:
+            _build(source, building, size, fit, channels, skip_unreadable, progress)
+            if not folder.exists():  # another process may have built the same one meanwhile
+                building.rename(folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return _open(folder, source)
+
+
+def _open(folder: Path, source: Source) -> Images:
+    stored: dict[str, Any] = json.loads((folder / REPORT).read_text())
+    report = Report(**{**stored, "shape": tuple(stored["shape"]), "source": source.name})
+    labels = np.load(folder / LABELS) if source.class_names is not None else None
+    return Images(np.load(folder / PIXELS, mmap_mode="r"), labels, source.class_names, report)
+
+
+def _build(
+    source: Source, folder: Path, size: tuple[int, int] | None, fit: Fit, channels: int | None, skip: bool,
+    progress: Callable[[int, int], None],
+) -> None:  # fmt: skip
+    report = Report(source.name)
+    sizes: Counter[str] = Counter()
+    modes: Counter[str] = Counter()
+    labels: list[int] = []
+    seen: set[bytes] = set()
+    pixels: Pixels | None = None
+    grey, given = True, size is not None
+    for done, (name, raw, label) in enumerate(source.read(), 1):
+        progress(done, source.count)
+        try:
+            mode, image = _decoded(name, raw)
+        except ValueError as error:
+            report.unreadable.append(str(error) if len(report.unreadable) < 3 else name)
+            continue
+        modes[mode] += 1
+        sizes[f"{image.width}x{image.height}"] += 1
+        size = size or (image.height, image.width)
+        if pixels is None:
+            pixels = np.lib.format.open_memmap(
+                folder / "all.npy", mode="w+", dtype=np.uint8, shape=(source.count, *size, channels or 3)
+            )
+        if len(sizes) > 1 and not given:
+            continue  # refused below; go on to tell all sizes
+        grey &= image.mode == "L"
+        row = as_pixels(fitted(image, size, fit), channels or 3)
+        pixels[report.count] = row
+        seen.add(hashlib.blake2b(row.tobytes(), digest_size=16).digest())
+        labels.append(_label(name, label, source))
+        report.count += 1
+    _refuse(report, source, sizes, given, skip)
+    assert pixels is not None  # _refuse has raised otherwise
+    kept = channels or (1 if grey else 3)
+    report.shape = (kept, *pixels.shape[1:3])
+    report.sizes, report.modes, report.duplicates = dict(sizes), dict(modes), report.count - len(seen)
+    if source.class_names is not None:
+        found = Counter(labels)
+        report.classes = {n: found[k] for k, n in enumerate(source.class_names)}
+        np.save(folder / LABELS, np.asarray(labels, dtype=np.int64))
+    _finish(folder, pixels, report, kept, labels)
+
+
+def _finish(folder: Path, pixels: Pixels, report: Report, channels: int, labels: list[int]) -> None:
+    """Keep the rows and channels in use, and hash them."""
+    shape = (report.count, *pixels.shape[1:3], channels)
+    final = np.lib.format.open_memmap(folder / PIXELS, mode="w+", dtype=np.uint8, shape=shape)
+    digest = hashlib.sha256(json.dumps([shape, labels if report.classes is not None else None]).encode())
+    for i in range(0, report.count, 1024):
+        block = np.ascontiguousarray(pixels[i : min(i + 1024, report.count), ..., :channels])
+        final[i : i + len(block)] = block
+        digest.update(block.tobytes())
+    final.flush()
+    (folder / "all.npy").unlink()
+    report.sha256 = digest.hexdigest()
+    (folder / REPORT).write_text(json.dumps(asdict(report)))
+
+
+def _decoded(name: str, raw: Path | bytes | Image.Image | None) -> tuple[str, Image.Image]:
+    """(mode of the file, upright L or RGB picture)."""
+    if raw is None:
+        raise ValueError(f"{name}: no image bytes")
+    if isinstance(raw, Image.Image):
+        return raw.mode, raw
+    mode: list[str] = []
+    try:
+        image = open_image(raw, mode.append)
+    except OSError as error:
+        raise ValueError(f"{name}: {error}") from None
+    except ValueError as error:
+        raise ValueError(str(error).replace("the image", name, 1)) from None
+    return mode[0], image
+
+
+def _label(name: str, label: int | None, source: Source) -> int:
+    if source.class_names is None:
+        return 0
+    if label is None or not 0 <= label < len(source.class_names):
+        raise ValueError(f"{name} of {source.name} has the label {label}, outside 0..{len(source.class_names) - 1}")
+    return int(label)
+
+
+def _refuse(report: Report, source: Source, sizes: Counter[str], given: bool, skip: bool) -> None:
+    if report.unreadable and not skip:
+        more = f" and {len(report.unreadable) - 10} more" if len(report.unreadable) > 10 else ""
+        raise ValueError(
+            f"{len(report.unreadable)} of {source.count} images cannot be read: {'; '.join(report.unreadable[:10])}{more}; "
+            "repair or remove them, or give --skip-unreadable"
+        )
+    if len(sizes) > 1 and not given:
+        raise ValueError(
+            f"the images of {source.name} have {len(sizes)} different sizes ({_most(dict(sizes))}); "
+            "choose one with --size H or HxW"
+        )
+    if report.count < 2:
+        raise ValueError(f"{source.name} holds {report.count} readable image(s); training needs at least 2")

@@ -1,0 +1,188 @@
+"""Where images come from: a folder, a folder per class, Parquet files, a hub id, or scikit-learn's digits.
+
+A source knows how many images it has, how to read them one after the other, and a fingerprint that changes
+when its files do. It decodes nothing: `cache` does that once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ddim.images import SUFFIXES
+
+Raw = tuple[str, Path | bytes | Image.Image | None, int | None]
+"""(name, file or bytes or picture, label); None for a row without an image."""
+
+IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "fine_label")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What `open_source` found: the number of images, their classes, and how to read them in order."""
+
+    name: str
+    count: int
+    class_names: tuple[str, ...] | None
+    fingerprint: str
+    read: Callable[[], Iterator[Raw]]
+
+
+def open_source(data: str | Path) -> Source:
+    """Find out what DATA is and list its images without decoding any.
+
+    Args:
+        data: a folder of images, a folder of one folder per class, a Parquet file or folder of them, "digits",
+            or a hub id "owner/name" (its "train" split).
+
+    Raises:
+        ValueError: nothing there, nothing in it, or not readable; names the path and the remedy.
+    """
+    path = Path(data)
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file():
+        if path.suffix.lower() != ".parquet":
+            raise ValueError(f"{path} is a single file; DATA is a folder of images, a .parquet file, 'digits' or a hub id")
+        return _parquet(path, [path])
+    if str(data) == "digits":
+        return _digits()
+    if str(data).count("/") == 1 and not str(data).startswith((".", "/", "~")):
+        return _hub(str(data))
+    raise ValueError(f"there is no folder or file {path}; DATA is a folder of images, a .parquet file, 'digits' or a hub id")
+
+
+def _folder(root: Path) -> Source:
+    tables = sorted(p for p in root.iterdir() if p.suffix.lower() == ".parquet")
+    if tables:
+        return _parquet(root, tables)
+    flat = _image_files(root.iterdir())
+    classes = {d.name: _image_files(d.rglob("*")) for d in sorted(root.iterdir()) if d.is_dir() and d.name[0] != "."}
+    classes = {name: files for name, files in classes.items() if files}
+    if flat and classes:
+        raise ValueError(
+            f"{root} holds {len(flat)} images beside {len(classes)} folders with images; "
+            "put all images in class folders, or all in one folder"
+        )
+    if not flat and not classes:
+        raise ValueError(f"{root} holds no images (looked for {', '.join(sorted(SUFFIXES))}) and no .parquet file")
+    names = tuple(classes) or None
+    files = [(f, None) for f in flat] if flat else [(f, k) for k, c in enumerate(classes.values()) for f in c]
+    stats = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f, _ in files]
+
+    def read() -> Iterator[Raw]:
+        for file, label in files:
+            yield str(file.relative_to(root)), file, label
+
+    return Source(str(root), len(files), names, _digest("folder", str(root.resolve()), stats), read)
+
+
+def _image_files(paths: Any) -> list[Path]:
+    return sorted(p for p in paths if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file())
+
+
+def _parquet(root: Path, files: Sequence[Path]) -> Source:
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    try:
+        tables = [pq.ParquetFile(f) for f in files]
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{root} cannot be read as Parquet: {_first_line(error)}") from None
+    columns = tables[0].schema_arrow.names
+    image = next((c for c in IMAGE_COLUMNS if c in columns), None)
+    label = next((c for c in LABEL_COLUMNS if c in columns), None)
+    if image is None:
+        raise ValueError(f"{root} has no column 'image' with bytes; its columns are {', '.join(columns)}")
+    count = sum(t.metadata.num_rows for t in tables)
+    if not count:
+        raise ValueError(f"{root} has no rows")
+    names = _class_names(tables, label, root) if label else None
+    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+
+    def read() -> Iterator[Raw]:
+        row = 0
+        try:
+            for table in tables:
+                for batch in table.iter_batches(256, columns=[image] + ([label] if label else [])):
+                    labels = batch.column(label).to_pylist() if label else [None] * len(batch)
+                    for cell, k in zip(batch.column(image).to_pylist(), labels, strict=True):
+                        yield f"row {row}", cell["bytes"] if isinstance(cell, dict) else cell, k
+                        row += 1
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"{root} is damaged after row {row} of {count}: {_first_line(error)}") from None
+
+    return Source(str(root), count, names, _digest("parquet", str(root.resolve()), stats), read)
+
+
+def _class_names(tables: Sequence[Any], label: str, root: Path) -> tuple[str, ...] | None:
+    """The names the file's `datasets` metadata gives, else "0".."K-1" for the labels found."""
+    import pyarrow
+
+    stored = (tables[0].schema_arrow.metadata or {}).get(b"huggingface")
+    if stored:
+        names = json.loads(stored).get("info", {}).get("features", {}).get(label, {}).get("names")
+        if names:
+            return tuple(str(n) for n in names)
+    try:
+        found = {k for t in tables for k in t.read(columns=[label]).column(label).unique().to_pylist()}
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{root} cannot be read as Parquet: {_first_line(error)}") from None
+    if not all(isinstance(k, int) and k >= 0 for k in found):
+        odd = next(k for k in found if not (isinstance(k, int) and k >= 0))
+        raise ValueError(f"column {label!r} of {root} must hold class numbers 0, 1, ..., but holds {odd!r}")
+    return tuple(str(k) for k in range(max(found) + 1))
+
+
+def _digits() -> Source:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ValueError("DATA 'digits' needs scikit-learn: pip install 'ddim[digits]'") from None
+
+    def read() -> Iterator[Raw]:
+        bunch = load_digits()
+        pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+        for i, (p, k) in enumerate(zip(pixels, bunch.target, strict=True)):
+            yield f"digit {i}", Image.fromarray(p), int(k)
+
+    return Source("digits", 1797, tuple("0123456789"), _digest("digits", "", []), read)
+
+
+def _hub(name: str) -> Source:
+    import datasets
+
+    try:
+        table = datasets.load_dataset(name, split="train")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"there is no folder {name}, and as a hub id it cannot be loaded (network? name?): {_first_line(error)}"
+        ) from None
+    image = next((c for c in IMAGE_COLUMNS if c in table.column_names), None)
+    label = next((c for c in LABEL_COLUMNS if c in table.column_names), None)
+    if image is None:
+        raise ValueError(f"{name} has no column 'image'; its columns are {', '.join(table.column_names)}")
+    names = tuple(getattr(table.features[label], "names", ()) or ()) or None if label else None
+    raw = table.cast_column(image, datasets.Image(decode=False))
+
+    def read() -> Iterator[Raw]:
+        for i, row in enumerate(raw):
+            cell = row[image]
+            yield f"row {i}", cell["bytes"] or Path(cell["path"]), row[label] if names else None
+
+    return Source(name, len(table), names, _digest("hub", name, [str(table._fingerprint)]), read)
+
+
+def _digest(kind: str, where: str, parts: list[Any]) -> str:
+    return hashlib.blake2b(json.dumps([kind, where, parts]).encode(), digest_size=16).hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

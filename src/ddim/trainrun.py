@@ -1,0 +1,236 @@
+"""A training run as a folder: checkpoints, previews, logs, and the model itself, kept whole at every moment.
+
+RUN is a model folder (design section 8) with the averaged weights; beside them lie state/ (checkpoints and
+the recipe), previews/, log.jsonl and tensorboard/.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddim.checkpoints.folder import save_folder
+from ddim.data import Batches, Images
+from ddim.denoiser import Bound, Clip, NetworkDenoiser
+from ddim.images import grid, save_png, to_uint8
+from ddim.noise import noise
+from ddim.recipe import Recipe, difference
+from ddim.sample import sample
+from ddim.tau import tau
+from ddim.train import DivergedError, Progress, fit
+from ddim.trainstate import TrainState, checkpoints, load_checkpoint, new_state, save_checkpoint
+
+STATE, RECIPE, LOG = "state", "recipe.json", "log.jsonl"
+PREVIEW_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How far, and how often what is written; no part of the recipe. Counts are optimizer steps; 0 is never."""
+
+    max_steps: int
+    checkpoint_every: int = 1000
+    log_every: int = 50
+    preview_every: int = 1000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run: where, of what, how."""
+
+    run: Path
+    images: Images
+    preset: str
+    recipe: Recipe
+    labelled: bool
+    command: str
+    device: str = "auto"
+
+    def stored(self) -> dict[str, Any]:
+        """Everything a resume must find unchanged; the data by what its pixels are, not by where they lie."""
+        return {
+            **self.recipe.as_dict(),
+            "preset": self.preset, "shape": list(self.images.shape), "conditional": self.labelled,
+            "data": self.images.report.sha256,
+        }  # fmt: skip
+
+
+def start(plan: Plan, *, resume: bool) -> TrainState:
+    """The state a run begins or goes on with; nothing is written before everything has been checked.
+
+    Raises:
+        ValueError: RUN exists and resume is off; nothing to resume; another recipe (names the field).
+    """
+    folder = plan.run / STATE
+    if not resume and plan.run.exists() and (not plan.run.is_dir() or any(plan.run.iterdir())):
+        hint = "give --resume to go on with it" if folder.is_dir() else "choose a new folder for --out"
+        raise ValueError(f"{plan.run} exists; {hint}")
+    if resume:
+        _refuse_other_recipe(folder, plan)
+    classes = len(plan.images.class_names or ()) if plan.labelled else None
+    state = new_state(plan.recipe, plan.preset, plan.images.shape, classes, plan.device)
+    found = checkpoints(folder) if resume else []
+    if found:
+        load_checkpoint(found[-1], state)
+    if state.accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / RECIPE, json.dumps(plan.stored(), indent=1))
+    state.accelerator.wait_for_everyone()
+    return state
+
+
+def _refuse_other_recipe(folder: Path, plan: Plan) -> None:
+    try:
+        stored = json.loads((folder / RECIPE).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{plan.run} holds no run to resume (no {STATE}/{RECIPE}); start one without --resume") from None
+    except ValueError as error:
+        raise ValueError(f"{folder / RECIPE} is damaged: {error}") from None
+    changed = difference(stored, json.loads(json.dumps(plan.stored())))
+    if changed:
+        raise ValueError(f"cannot resume {plan.run} with another recipe: {changed}; give the same options or a new --out")
+
+
+def run(
+    plan: Plan, state: TrainState, cadence: Cadence, stop: Callable[[], bool] = lambda: False
+) -> Iterator[Progress]:
+    """Train to cadence.max_steps, keeping RUN up to date, and yield after every step.
+
+    `stop` is asked after every step; when it says yes, a checkpoint is saved and the loop ends.
+
+    Raises:
+        DivergedError: with the last good checkpoint named.
+    """
+    batches = Batches(plan.images, plan.recipe.batch_size, plan.recipe.seed, flip=plan.recipe.flip, labelled=plan.labelled)
+    main = state.accelerator.is_main_process
+    log = _Log(plan.run, state.step) if main else None
+    saved = state.step
+    try:
+        for p in fit(state, batches, plan.recipe, max_steps=cadence.max_steps):
+            if log is not None and _due(p.step, cadence.log_every):
+                log.write(p)
+            last = p.step == cadence.max_steps or stop()
+            if main and _due(p.step, cadence.preview_every):
+                preview(plan, state, log)
+            if last or _due(p.step, cadence.checkpoint_every):
+                checkpoint(plan, state)
+                saved = p.step
+            yield p
+            if last:
+                break
+        if saved == state.step and cadence.max_steps <= state.step:
+            checkpoint(plan, state)  # a finished run, resumed: write the model anew
+    except DivergedError as error:
+        kept = checkpoints(plan.run / STATE)
+        last_good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+        raise DivergedError(f"{error}; {last_good}; begin a new run with a lower --lr (now {plan.recipe.lr:g})") from None
+    finally:
+        if log is not None:
+            log.close()
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def checkpoint(plan: Plan, state: TrainState) -> None:
+    """Save the state, then the averaged weights as a model folder in RUN."""
+    if state.accelerator.is_main_process:
+        save_checkpoint(plan.run / STATE, state)
+        export(plan, state)
+    state.accelerator.wait_for_everyone()
+
+
+def export(plan: Plan, state: TrainState) -> None:
+    """RUN as a model folder with the averaged weights."""
+    names = plan.images.class_names if plan.labelled else None
+    meta: dict[str, Any] = {
+        "shape": list(plan.images.shape), "data_range": [-1.0, 1.0],
+        "num_classes": len(names) if names else None, "null_label": len(names) if names else None,
+        "labels": list(names) if names else None,
+        "provenance": {
+            "command": plan.command, "data": plan.images.report.source, "data_sha256": plan.images.report.sha256,
+            "images": len(plan.images), "steps": state.step, "preset": plan.preset, "weights": "ema",
+            "recipe": plan.recipe.as_dict(),
+        },
+    }  # fmt: skip
+    with state.ema.applied(state.unwrapped):
+        save_folder(plan.run, state.unwrapped.unet, state.schedule, prediction=plan.recipe.prediction, meta=meta)
+
+
+@torch.no_grad()
+def preview(plan: Plan, state: TrainState, log: _Log | None = None, rows: int = 4) -> Path:
+    """previews/step-N.png: the same seeds every time, 20 DDIM steps from the averaged weights, x0 clipped."""
+    columns = len(plan.images.class_names or ()) if plan.labelled else 8
+    columns = max(2, min(columns, 16))
+    network = state.unwrapped
+    device = state.accelerator.device
+    denoise: Any = Clip(NetworkDenoiser(network, state.schedule, plan.recipe.prediction))
+    if plan.labelled:
+        classes = len(plan.images.class_names or ())
+        label = torch.arange(rows * columns, device=device) % columns % classes
+        denoise = Bound(denoise, {"label": label})
+    x_T = noise(range(rows * columns), plan.images.shape, device=device)
+    network.eval()
+    with state.ema.applied(network), torch.autocast(device.type, torch.bfloat16, enabled=plan.recipe.precision != "fp32"):
+        x = sample(denoise, x_T, tau(state.schedule.T, min(PREVIEW_STEPS, state.schedule.T)))
+    network.train()
+    picture = grid(to_uint8(x), columns)
+    path = plan.run / "previews" / f"step-{state.step:08d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_png(path, picture, {"ddim": json.dumps({"step": state.step, "preview_steps": PREVIEW_STEPS})})
+    if log is not None:
+        log.picture(picture, state.step)
+    return path
+
+
+class _Log:
+    """log.jsonl and TensorBoard. After a crash, lines beyond the checkpoint that is resumed are dropped."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = folder / LOG
+        kept = [line for line in _lines(path) if line["step"] <= step]
+        _write(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.file = path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+
+    def write(self, p: Progress) -> None:
+        self.file.write(json.dumps({k: float(f"{v:.6g}") if k != "step" else v for k, v in p._asdict().items()}) + "\n")
+        self.file.flush()
+        for name, value in p._asdict().items():
+            if name != "step":
+                self.board.add_scalar(f"train/{name}", value, p.step)  # type: ignore[no-untyped-call]
+
+    def picture(self, image: Any, step: int) -> None:
+        import numpy as np
+
+        pixels = np.asarray(image.convert("RGB"))
+        self.board.add_image("previews", pixels, step, dataformats="HWC")  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        self.file.close()
+        self.board.close()  # type: ignore[no-untyped-call]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; a last line cut by a crash is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(text)
+    partial.replace(path)

@@ -1,0 +1,145 @@
+"""The state of a training run and its checkpoints: everything step n + 1 needs, in one file written at once.
+
+Files are state/step-00000500.pt. They are read with weights_only=True: a checkpoint holds tensors and
+numbers, never code.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ddim.ema import Ema
+from ddim.engine import pick_device
+from ddim.nets import DiffusersNetwork, build
+from ddim.recipe import Recipe
+from ddim.schedule import Schedule
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+KEPT = 2  # checkpoints
+_NAME = re.compile(r"step-(\d{8})\.pt")
+
+
+@dataclass
+class TrainState:
+    """A run at one step. `network` is what accelerate prepared, `unwrapped` the module itself."""
+
+    unwrapped: DiffusersNetwork
+    network: torch.nn.Module
+    optimizer: Any
+    ema: Ema
+    schedule: Schedule
+    accelerator: Accelerator
+    step: int = 0
+    smooth_loss: float = math.nan
+    best_loss: float = math.inf
+    high_steps: int = field(default=0)
+
+
+def resolve_precision(precision: str, device: str = "auto") -> str:
+    """"auto" is bf16 on an accelerator and fp32 on the CPU.
+
+    Raises:
+        ValueError: fp16 on the CPU, where it is slower and overflows; an unknown name.
+    """
+    kind = pick_device(device).type
+    if precision == "auto":
+        return "fp32" if kind == "cpu" else "bf16"
+    if precision not in ("fp32", "bf16", "fp16"):
+        raise ValueError(f"precision is auto, fp32, bf16 or fp16; got {precision!r}")
+    if precision == "fp16" and kind == "cpu":
+        raise ValueError("fp16 training needs an accelerator; on the CPU use --precision fp32 or bf16")
+    return precision
+
+
+def new_state(
+    recipe: Recipe, preset: str, shape: tuple[int, int, int], num_classes: int | None, device: str = "auto"
+) -> TrainState:
+    """A run before its first step: network, optimizer and average, prepared by accelerate for this machine.
+
+    Raises:
+        ValueError: see `nets.build`; a batch that cannot be shared equally by all processes.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()  # precision is fixed per Python process otherwise; a library must not impose that
+    accelerator = Accelerator(
+        mixed_precision={"fp32": "no"}.get(recipe.precision, recipe.precision),
+        cpu=pick_device(device).type == "cpu",
+    )
+    shares = recipe.accumulation * accelerator.num_processes
+    if recipe.batch_size % shares:
+        raise ValueError(
+            f"batch_size = {recipe.batch_size} cannot be shared by {accelerator.num_processes} processes "
+            f"x {recipe.accumulation} parts; make it a multiple of {shares}"
+        )
+    unet = build(preset, shape=shape, num_classes=num_classes, seed=recipe.seed)
+    unwrapped = DiffusersNetwork(unet, num_classes).to(accelerator.device)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    optimizer = kind(unwrapped.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    ema = Ema(unwrapped, recipe.ema)
+    network, prepared = accelerator.prepare(unwrapped, optimizer)
+    return TrainState(unwrapped, network, prepared, ema, recipe.noise_schedule(), accelerator)
+
+
+def save_checkpoint(folder: Path, state: TrainState) -> Path:
+    """Write folder/step-N.pt, whole or not at all, then drop all but the newest two."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{state.step:08d}.pt"
+    scaler = state.accelerator.scaler
+    content = {
+        "network": state.unwrapped.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "ema": state.ema.shadow,
+        "ema_updates": state.ema.updates,
+        "scaler": scaler.state_dict() if scaler is not None else None,
+        "step": state.step,
+        "losses": [state.smooth_loss, state.best_loss, state.high_steps],
+    }
+    partial = path.with_suffix(".part")
+    with partial.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    for old in checkpoints(folder)[:-KEPT]:
+        old.unlink()
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a state folder, oldest first."""
+    return sorted(p for p in folder.glob("step-*.pt") if _NAME.fullmatch(p.name))
+
+
+def load_checkpoint(path: Path, state: TrainState) -> None:
+    """Put a checkpoint into a fresh state of the same recipe.
+
+    Raises:
+        ValueError: truncated, or of another network; names the file and the remedy.
+    """
+    others = [p for p in checkpoints(path.parent) if p != path]
+    remedy = f"remove it to go on from {others[-1].name}" if others else "no other checkpoint is left: start a new run"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state.unwrapped.load_state_dict(content["network"])
+        state.optimizer.load_state_dict(content["optimizer"])
+        for name, value in state.ema.shadow.items():
+            value.copy_(content["ema"][name])
+        state.ema.updates, state.step = content["ema_updates"], content["step"]
+        state.smooth_loss, state.best_loss, state.high_steps = content["losses"]
+        if state.accelerator.scaler is not None and content["scaler"]:
+            state.accelerator.scaler.load_state_dict(content["scaler"])
+    except (RuntimeError, KeyError, EOFError, OSError, pickle.UnpicklingError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"checkpoint {path} cannot be read ({reason}); {remedy}") from None
