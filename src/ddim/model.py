@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddim import engine
 from ddim.checkpoints import Checkpoint, open_checkpoint
@@ -74,6 +74,7 @@ class Model:
         self.num_classes = checkpoint.num_classes
         self.null_label = checkpoint.null_label
         self.device = torch.device("cpu")
+        self._prepared: dict[str, nn.Module] = {}
 
     def __repr__(self) -> str:
         return f"Model({self.checkpoint.source}, shape={self.shape}, {self.prediction}, T={self.schedule.T})"
@@ -86,6 +87,7 @@ class Model:
     def to(self, device: str | torch.device) -> Model:
         """Move the network; "auto" takes an accelerator when there is one."""
         self.device = engine.pick_device(device)
+        self._prepared.clear()
         self.checkpoint.network.to(self.device)
         return self
 
@@ -125,6 +127,13 @@ class Model:
             raise ValueError(f"label {bad} is outside 0..{self.num_classes - 1}, the classes this model knows")
         return values.expand(n).clone().to(self.device)
 
+    def network(self, precision: str = "fp32") -> nn.Module:
+        """The network ready to run in that precision; made once and kept."""
+        name = engine.pick_precision(precision, self.device)
+        if name not in self._prepared:
+            self._prepared[name] = engine.prepared(self.checkpoint.network, name)
+        return self._prepared[name]
+
     def denoiser(
         self,
         *,
@@ -144,7 +153,7 @@ class Model:
         Raises:
             ValueError: guidance without a label or without a null label.
         """
-        denoise: Denoiser = self.checkpoint.denoiser(engine.prepared(self.checkpoint.network, precision))
+        denoise: Denoiser = self.checkpoint.denoiser(self.network(precision))
         if guidance != 1.0:
             if label is None or self.null_label is None:
                 need = "a label" if self.null_label is not None else "a model trained with label dropout"

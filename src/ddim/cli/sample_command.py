@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -166,13 +165,3 @@ class Command:
             "guidance": self.guidance, "clip": self.clip, "precision": self.precision,
             "batch": min(self.batch_size, n), "device": model.device.type, "version": __version__,
         }  # fmt: skip
-
-
-def main() -> None:  # pragma: no cover -- `python -m ddim.cli.sample_command` under torchrun
-    from ddim.cli import main as run
-
-    run(["sample", *sys.argv[1:]])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,146 @@
+"""The command line from the outside: what it writes, what it prints, and its exit codes."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddim.cli import COMMANDS, main
+
+
+def ddim(capsys, *args):
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in args])
+    out = capsys.readouterr()
+    return stop.value.code, out.out, out.err
+
+
+def mistake(capsys, *args):
+    code, _, err = ddim(capsys, *args)
+    assert code == 2, err
+    assert err.count("\n") == 1 and err.startswith("ddim: ") and "Traceback" not in err, err
+    return err
+
+
+def test_help_of_every_command_explains_every_flag(capsys):
+    code, out, _ = ddim(capsys, "--help")
+    assert code == 0 and all(name in out for name in COMMANDS)
+    for name in COMMANDS:
+        code, out, _ = ddim(capsys, name, "--help")
+        assert code == 0 and f"ddim {name}" in out
+    assert ddim(capsys)[0] == 2 and ddim(capsys, "--version")[0] == 0
+
+
+def test_sample_writes_images_grid_recipe_and_manifest(capsys, tiny_folder, tmp_path):
+    out = tmp_path / "images"
+    code, text, err = ddim(
+        capsys, "sample", tiny_folder, "--seeds", "3,7-8", "--steps", 4, "--label", "cycle", "--npz", "--out", out
+    )
+    assert code == 0, err
+    assert "3 images" in text and err == ""
+    assert sorted(p.name for p in out.glob("0*.png")) == ["000003.png", "000007.png", "000008.png"]
+    recipe = json.loads(Image.open(out / "000007.png").text["ddim"])
+    assert recipe["tau"] == [1000, 667, 334, 1, 0] and recipe["seeds"] == 7 and recipe["label"] == "cycle"
+    with np.load(out / "samples_3x8x8x1.npz") as arrays:
+        assert arrays["arr_0"].shape == (3, 8, 8, 1) and arrays["arr_1"].tolist() == [0, 1, 2]
+    assert ddim(capsys, "sample", "--verify", "--out", out)[0] == 0
+    (out / "000007.png").write_bytes(b"")
+    assert "changed" in mistake(capsys, "sample", "--verify", "--out", out)
+
+
+def test_processes_share_a_job(capsys, tiny_folder, tmp_path, monkeypatch):
+    args = ("sample", tiny_folder, "--n", 5, "--steps", 2, "--batch-size", 2, "--eta", 1, "--out")
+    assert ddim(capsys, *args, tmp_path / "one")[0] == 0
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        assert ddim(capsys, *args, tmp_path / "two")[0] == 0
+    for path in sorted((tmp_path / "one").iterdir()):
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_options_from_a_file_and_argv_wins(capsys, tiny_folder, tmp_path):
+    (tmp_path / "run.yaml").write_text("steps: 2\nn: 2\neta: 0.5\nclip: true\n")
+    code, _, err = ddim(
+        capsys, "sample", tiny_folder, "--config", tmp_path / "run.yaml", "--n", 1, "--out", tmp_path / "o"
+    )
+    assert code == 0, err
+    recipe = json.loads((tmp_path / "o" / "recipe.json").read_text())
+    assert (
+        recipe["tau"] == [1000, 1, 0] and recipe["eta"] == 0.5 and recipe["clip"] is True and recipe["seeds"] == "0-0"
+    )
+    (tmp_path / "bad.yaml").write_text("stepz: 2\n")
+    assert "stepz" in mistake(capsys, "sample", tiny_folder, "--config", tmp_path / "bad.yaml", "--out", tmp_path / "p")
+
+
+def test_schedule_shows_the_walk(capsys, tiny_folder):
+    code, out, _ = ddim(capsys, "schedule", tiny_folder, "--steps", 4, "--eta", 1)
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()[1:5]]
+    assert [(r[1], r[2]) for r in rows] == [("1000", "667"), ("667", "334"), ("334", "1"), ("1", "0")]
+    assert rows[-1][6] == "0" and float(rows[0][3]) == pytest.approx(4.0358e-5, rel=1e-4)
+
+
+def test_demo_makes_its_picture(capsys, tiny_folder, tmp_path):
+    code, out, err = ddim(capsys, "demo", tiny_folder, "--out", tmp_path)
+    assert code == 0, err
+    assert out.splitlines()[-1] == str(tmp_path / "demo.png")
+    picture = Image.open(tmp_path / "demo.png")
+    assert picture.width > 10 * 56 and picture.height > 5 * 56
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--steps", "0"], "steps = 0"),
+        (["--steps", "1001"], "T = 1000, got steps = 1001"),
+        (["--steps", "ten"], "steps"),
+        (["--eta", "-1"], "-1"),
+        (["--eta", "9"], "sqrt"),
+        (["--eta", "0.5", "--solver", "heun"], "eta"),
+        (["--sigma-hat", "--eta", "0.5"], "--sigma-hat"),
+        (["--seeds", "5-2"], "backwards"),
+        (["--seeds", "1,1"], "twice"),
+        (["--seeds", "abc"], "abc"),
+        (["--seeds", "1-3", "--n", "2"], "not both"),
+        (["--n", "0"], "at least 1"),
+        (["--label", "9"], "label 9"),
+        (["--label", "x"], "cycle"),
+        (["--guidance", "2"], "needs a label"),
+        (["--tau", "500,600,0"], "fall strictly"),
+        (["--tau", "a,b"], "a,b"),
+        (["--tau", "500,0", "--spacing", "trailing"], "not both"),
+        (["--spacing", "sideways"], "sideways"),
+        (["--spacing", "openai", "--steps", "37"], "37"),
+        (["--solver", "magic"], "magic"),
+        (["--device", "warp"], "warp"),
+        (["--batch-size", "0"], "batch-size"),
+        (["--no-such-flag"], "no-such-flag"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_leaves_nothing(capsys, tiny_folder, tmp_path, args, says):
+    out = tmp_path / "out"
+    assert says in mistake(capsys, "sample", tiny_folder, "--out", out, *args)
+    assert not out.exists()
+
+
+def test_existing_output_is_refused_and_kept(capsys, tiny_folder, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    assert "new or empty folder" in mistake(capsys, "sample", tiny_folder, "--n", 1, "--steps", 1, "--out", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_what_is_no_model(capsys, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    for source in ("/nowhere", tmp_path, tmp_path / "notes.txt"):
+        mistake(capsys, "sample", source, "--out", tmp_path / "o")
+    assert "there is no command 'smaple'" in mistake(capsys, "smaple")
+
+
+def test_exit_codes_reach_the_shell(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "ddim", "sample", "/nowhere", "--out", str(tmp_path / "x")],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 2 and done.stderr.startswith("ddim: ") and done.stdout == ""
