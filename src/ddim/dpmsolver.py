@@ -68,9 +68,7 @@ class DPMSolverPP:
     def init(self) -> Past:
         return ()
 
-    def step(
-        self, denoise: Denoiser, x: Tensor, t: int, s: int, carry: Past, z: Tensor | None
-    ) -> tuple[Tensor, Past]:
+    def step(self, denoise: Denoiser, x: Tensor, t: int, s: int, carry: Past, z: Tensor | None) -> tuple[Tensor, Past]:
         at_t, at_s = denoise.schedule.at(t), denoise.schedule.at(s)
         p = denoise(x, t)
         x_s = update.ddim(p, at_t, at_s, eta=1.0 if self.stochastic else 0.0, z=z)
