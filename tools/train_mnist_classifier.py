@@ -66,7 +66,9 @@ def augmented(x: Tensor, rng: np.random.Generator) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: nn.Module, x: Tensor, label: Tensor) -> float:
-    return sum(int((network(a).argmax(1) == b).sum()) for a, b in zip(x.split(500), label.split(500), strict=True)) / len(x)
+    return sum(
+        int((network(a).argmax(1) == b).sum()) for a, b in zip(x.split(500), label.split(500), strict=True)
+    ) / len(x)
 
 
 def main() -> None:
@@ -97,7 +99,10 @@ def main() -> None:
             optimizer.step()
             cycle.step()
         network.eval()
-        print(f"epoch {epoch + 1}: loss {loss.item():.4f}, test accuracy {accuracy(network, x_test, label_test):.4f}", flush=True)
+        print(
+            f"epoch {epoch + 1}: loss {loss.item():.4f}, test accuracy {accuracy(network, x_test, label_test):.4f}",
+            flush=True,
+        )
         save_file({k: v.half().contiguous() for k, v in network.folded().state_dict().items()}, args.out)
     print(f"as stored: test accuracy {accuracy(load_classifier(args.out), x_test, label_test):.4f}")
 
