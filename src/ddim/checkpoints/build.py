@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 MAX_LEVELS, MAX_LAYERS = 16, 64
+CHANGES = "_ddim"  # key of config.json for `_change`; begins with "_" as diffusers' own remarks do
 SHOWN = 6  # names in one error line
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # before diffusers 0.17
 
@@ -48,10 +49,42 @@ def empty_unet(config: Mapping[str, Any], where: str) -> nn.Module:
         raise ValueError(f"{where}: layers_per_block = {layers!r} is not a whole number from 1 to {MAX_LAYERS}")
     try:
         with torch.device("meta"):
-            network: nn.Module = UNet2DModel(**settings)
+            network = cast(nn.Module, UNet2DModel(**settings))  # type: ignore[no-untyped-call]  # diffusers has no types
     except (TypeError, ValueError, AttributeError, ZeroDivisionError, RuntimeError, NotImplementedError) as error:
         raise ValueError(f"{where}: diffusers cannot build this network: {_line(error)}") from None
+    changes = dict(config.get(CHANGES) or {})
+    if changes:
+        _change(network, changes, where)
     return network
+
+
+def _change(network: Any, changes: Mapping[str, Any], where: str) -> None:
+    """What no UNet2DModel configuration can say: one head count at unequal widths, a wider time sinusoid."""
+    from diffusers.models.attention_processor import Attention
+
+    unknown = sorted(set(changes) - {"attention_heads", "time_channels"})
+    if unknown:
+        raise ValueError(f"{where}: {CHANGES} names {', '.join(unknown)}, which this version does not know")
+    heads = changes.get("attention_heads")
+    for module in network.modules():
+        if isinstance(module, Attention) and heads is not None:
+            if module.inner_dim % heads:
+                raise ValueError(f"{where}: {module.inner_dim} channels cannot be shared by {heads} attention heads")
+            module.heads, module.scale = heads, (module.inner_dim // heads) ** -0.5
+    width = changes.get("time_channels")
+    if width is not None:
+        network.time_proj.num_channels = width
+        old = network.time_embedding.linear_1
+        network.time_embedding.linear_1 = nn.Linear(width, old.out_features, device="meta")
+    network.register_to_config(**{CHANGES: dict(changes)})
+
+
+def with_time_table(network: Any, T: int, scale: float) -> nn.Module:
+    """A copy whose time embedding is a table: row t - 1 is the sinusoid of (t - 1) * scale, (T, width) float32."""
+    config = dict(network.config) | {"time_embedding_type": "learned", "num_train_timesteps": T}
+    times = torch.arange(T, dtype=torch.float32) * scale
+    state = dict(network.state_dict()) | {"time_proj.weight": network.time_proj(times)}
+    return unet(config, state, "the network with a table of times")
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

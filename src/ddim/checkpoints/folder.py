@@ -18,17 +18,16 @@ import torch
 from torch import Tensor, nn
 
 import ddim
-from ddim.checkpoints import build, scheduler
+from ddim.checkpoints import scheduler
+from ddim.checkpoints.build import CHANGES, with_time_table
+from ddim.checkpoints.pipeline import FACTS, OURS, SAMPLING, STEM, load_folder, shape_of
 from ddim.checkpoints.record import Checkpoint
-from ddim.checkpoints.safe import read_json, read_safetensors, sha256
-from ddim.nets import DiffusersNetwork
+from ddim.checkpoints.safe import sha256
 from ddim.schedule import Schedule
 
-WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-OURS = "ddim.json"
-SAMPLING = ("clips", "clip_range", "thresholding", "threshold_quantile", "threshold_maximum", "spacing",
-            "steps_offset", "ends_at")  # fmt: skip
-FACTS = ("shape", "data_range", "num_classes", "null_label", "labels")
+__all__ = ["load_folder", "save_checkpoint", "save_folder"]
+
+WEIGHTS = f"unet/{STEM}.safetensors"
 
 
 def save_folder(
@@ -69,6 +68,35 @@ def save_folder(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:
+    """Write any checkpoint as a model folder; see `save_folder`.
+
+    A network whose time is (t - 1) * time_scale gets the sinusoids of its T times as a table
+    (time_embedding_type "learned"), which every reader of diffusers folders understands.
+
+    Raises:
+        ValueError: a network that is no `UNet2DModel`, or a path that is a file.
+    """
+    network = getattr(checkpoint.network, "unet", None)
+    if network is None:
+        raise ValueError(f"a {type(checkpoint.network).__name__} has no place in a diffusers folder")
+    facts = {
+        "family": checkpoint.family if checkpoint.family != "ddim" else checkpoint.meta.get("family", "ddim"),
+        "shape": list(checkpoint.shape),
+        "data_range": list(checkpoint.data_range),
+        "num_classes": checkpoint.num_classes,
+        "null_label": checkpoint.null_label,
+        "labels": None if checkpoint.labels is None else list(checkpoint.labels),
+        "variance_type": checkpoint.variance_type,
+        "notes": list(checkpoint.notes),
+    } | {k: getattr(checkpoint, k) for k in SAMPLING}
+    if checkpoint.time_scale != 1.0:
+        network = with_time_table(network, checkpoint.schedule.T, checkpoint.time_scale)
+        facts["time_scale"] = checkpoint.time_scale
+    meta = dict(checkpoint.meta) | facts
+    save_folder(path, network, checkpoint.schedule, prediction=checkpoint.prediction, meta=meta, dtype=dtype)
+
+
 def _write(
     folder: Path,
     unet: nn.Module,
@@ -85,16 +113,17 @@ def _write(
     for name in ("unet", "scheduler"):
         (folder / name).mkdir()
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    public = {k: v for k, v in config.items() if not k.startswith("_")}
+    public = {k: v for k, v in config.items() if not k.startswith("_") or k == CHANGES}
+    owner = "ddim" if public.get(CHANGES) else "diffusers"  # diffusers must not load what it would run wrongly
     version = {"_diffusers_version": diffusers.__version__}
     _json(folder / "unet/config.json", {"_class_name": "UNet2DModel"} | version | public)
     sampling = {k: meta[k] for k in SAMPLING if k in meta}
     _json(folder / "scheduler/scheduler_config.json", scheduler.write(schedule, prediction, **sampling))
-    facts = {"shape": list(_shape(config, {})), "data_range": [-1.0, 1.0]} | dict.fromkeys(FACTS[2:])
+    facts = {"shape": list(shape_of(config, {})), "data_range": [-1.0, 1.0]} | dict.fromkeys(FACTS[2:])
     table = {"alpha_bar": schedule.alpha_bar.tolist()}
     about = {"ddim_version": ddim.__version__, "prediction": prediction, "sha256": sha256(folder / WEIGHTS)}
     _json(folder / OURS, about | facts | dict(meta) | about | table)
-    index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
+    index = {"unet": [owner, "UNet2DModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
     _json(folder / "model_index.json", {"_class_name": "DDIMPipeline"} | version | index)
 
 
@@ -118,44 +147,3 @@ def _move(temporary: Path, target: Path) -> None:
     for name in sorted(files, key=lambda p: str(p) in (OURS, "model_index.json")):  # what says "here" comes last
         (target / name).parent.mkdir(exist_ok=True)
         os.replace(temporary / name, target / name)  # noqa: PTH105  Path.replace reads as a text replacement
-
-
-def _shape(config: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[int, int, int]:
-    if facts.get("shape"):
-        c, h, w = (int(n) for n in facts["shape"])
-        return c, h, w
-    size = config.get("sample_size")
-    if size is None:
-        raise ValueError("the network's config has no sample_size; give the image size by --set sample_size=...")
-    h, w = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    return int(config["in_channels"]), h, w
-
-
-def load_folder(path: str | Path) -> Checkpoint:
-    """Read a model folder written by `save_folder`.
-
-    Raises:
-        OSError, ValueError: a file is missing or not what it should be; one line that names it.
-    """
-    folder = Path(path)
-    config, facts = read_json(folder / "unet/config.json"), read_json(folder / OURS)
-    weights = folder / WEIGHTS
-    network = build.unet(config, read_safetensors(weights), str(weights))
-    said = scheduler.read(read_json(folder / "scheduler/scheduler_config.json"))
-    schedule = Schedule(facts["alpha_bar"])
-    null_label = facts.get("null_label")
-    return Checkpoint(
-        network=DiffusersNetwork(network, null_label),
-        schedule=schedule,
-        prediction=said.prediction,
-        shape=_shape(config, facts),
-        family="ddim",
-        source=str(folder),
-        sha256=sha256(weights),
-        num_classes=facts.get("num_classes"),
-        null_label=null_label,
-        labels=tuple(facts["labels"]) if facts.get("labels") else None,
-        variance_type=said.variance_type,
-        meta=facts,
-        **{k: getattr(said, k) for k in SAMPLING},
-    )

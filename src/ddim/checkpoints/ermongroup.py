@@ -1,0 +1,201 @@
+"""ermongroup/ddim (and pesser/pytorch_diffusion, ho-style networks of the same names) as a `UNet2DModel`.
+
+Facts of that network: GroupNorm(32) with eps 1e-6; sine before cosine, divisor half - 1, float index t;
+one attention head; downsampling pads right and bottom only; the EMA is the last element of the training list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddim.checkpoints.parts import Parts
+from ddim.checkpoints.settings import agree, flag, whole
+from ddim.checkpoints.translate import Translation, sized, state_dict
+from ddim.schedule import Schedule
+
+KIND = "ermongroup"
+ENDS = (
+    ("conv_in", "conv_in"), ("time_embedding.linear_1", "temb.dense.0"), ("time_embedding.linear_2", "temb.dense.1"),
+    ("conv_norm_out", "norm_out"), ("conv_out", "conv_out"),
+)  # fmt: skip
+SECTIONS = ("data", "model", "diffusion", "training", "sampling", "optim")
+
+
+def is_this(value: Any) -> bool:
+    """Whether a file's content has this program's layout."""
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        value = value[0]
+    if not isinstance(value, Mapping):
+        return False
+    names = {str(k).removeprefix("module.") for k in value}
+    return {"temb.dense.0.weight", "conv_in.weight", "mid.block_1.norm1.weight"} <= names
+
+
+def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
+    """The parts of a checkpoint from a file's content and the program's own settings.
+
+    Args:
+        value: [model, optimizer, epoch, step, ema] or a plain state dict.
+        settings: the YAML's sections data, model, diffusion; all may be absent.
+
+    Raises:
+        ValueError: a layout or a setting that is not this program's; names it.
+    """
+    unknown = sorted(set(settings) - set(SECTIONS))
+    if unknown:
+        raise ValueError(f"{where}: {', '.join(unknown)} is no section of this program's YAML ({', '.join(SECTIONS)})")
+    notes: list[str] = []
+    state = _weights(value, where, settings.get("model", {}), notes)
+    config = _network(state, settings, where)
+    data = settings.get("data", {})
+    if flag(data, "logit_transform", False):
+        raise ValueError(f"{where} was trained on logits of pixels (logit_transform), which is not supported")
+    size = data.get("image_size")
+    if size is None:
+        size = _size(config)
+        notes.append(f"image size is not in the file: assumed {size} x {size}")
+    low = -1.0 if flag(data, "rescaled", True) else 0.0
+    schedule = _schedule(settings.get("diffusion", {}), notes)
+    return Parts(
+        config | {"sample_size": int(size)},
+        _translate(state, config, where),
+        schedule,
+        "eps",
+        notes,
+        spacing="ermongroup-uniform",
+        data_range=(low, 1.0),
+        clips=False,
+    )
+
+
+def _weights(value: Any, where: str, model: Mapping[str, Any], notes: list[str]) -> dict[str, Tensor]:
+    if not isinstance(value, list):
+        return state_dict(value, where)
+    if (
+        flag(model, "ema", True)
+        and len(value) >= 5
+        and isinstance(value[-1], Mapping)
+        and "conv_in.weight" in {str(k).removeprefix("module.") for k in value[-1]}
+    ):
+        notes.append("EMA weights (the last element of the training list)")
+        return state_dict(value[-1], where)
+    notes.append("raw weights (the training list has no EMA, or its YAML says ema: false)")
+    return state_dict(value[0], where)
+
+
+def _network(state: dict[str, Tensor], settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    state.pop("logvar", None)  # of the "bayesian" type: a log variance the sampler never reads
+    levels = _count(state, "down.{}.block.0.conv1.weight")
+    layers = _count(state, "down.0.block.{}.conv1.weight")
+    if not levels or not layers:
+        raise ValueError(f"{where} is not a whole {KIND} network (1 missing: down.0.block.0.conv1.weight)")
+    base = sized(state, "conv_in.weight", 0, where, KIND)
+    widths = [sized(state, f"down.{i}.block.0.conv1.weight", 0, where, KIND) for i in range(levels)]
+    attention = [f"down.{i}.attn.0.q.weight" in state for i in range(levels)]
+    channels, out = sized(state, "conv_in.weight", 1, where, KIND), sized(state, "conv_out.weight", 0, where, KIND)
+    if widths[0] != base:
+        raise ValueError(
+            f"{where}: ch_mult begins with {widths[0] / base:g}; diffusers' network needs it to begin with 1"
+        )
+    model = settings.get("model", {})
+    mult = [w // base for w in widths]
+    agree(
+        {k: list(v) if isinstance(v, (list, tuple)) else v for k, v in model.items()},
+        {"ch": base, "ch_mult": mult, "num_res_blocks": layers, "in_channels": channels, "out_ch": out},
+        where,
+    )
+    return {
+        "in_channels": channels,
+        "out_channels": out,
+        "block_out_channels": widths,
+        "layers_per_block": layers,
+        "down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in attention],
+        "up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)],
+        "attention_head_dim": None,
+        "norm_num_groups": 32,
+        "norm_eps": 1e-6,
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "downsample_padding": 0,
+        "dropout": float(model.get("dropout", 0.0)),
+    }
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    n = 0
+    while pattern.format(n) in state:
+        n += 1
+    return n
+
+
+def _size(config: Mapping[str, Any]) -> int:
+    """The sizes of the published networks: 4 levels 32 (CIFAR-10), 5 levels 64 (CelebA), 6 levels 256 (LSUN)."""
+    return {4: 32, 5: 64, 6: 256}.get(len(config["block_out_channels"]), 32)
+
+
+def _translate(state: dict[str, Tensor], config: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    t = Translation(state, where)
+    levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
+    for new, old in ENDS:
+        t.move(new, old)
+    _block(t, "mid_block.resnets.0", "mid.block_1")
+    _attention(t, "mid_block.attentions.0", "mid.attn_1")
+    _block(t, "mid_block.resnets.1", "mid.block_2")
+    for i in range(levels):
+        up = levels - 1 - i
+        for side, new, blocks in (("down", f"down_blocks.{i}", layers), ("up", f"up_blocks.{up}", layers + 1)):
+            for j in range(blocks):
+                _block(t, f"{new}.resnets.{j}", f"{side}.{i}.block.{j}")
+                if config["down_block_types"][i] == "AttnDownBlock2D":
+                    _attention(t, f"{new}.attentions.{j}", f"{side}.{i}.attn.{j}")
+        width = config["block_out_channels"][i]
+        if i < levels - 1:
+            if f"down.{i}.downsample.conv.weight" in state:
+                t.move(f"down_blocks.{i}.downsamplers.0.conv", f"down.{i}.downsample.conv")
+            else:  # resamp_with_conv: False is 2x2 average pooling; padding is on the right and bottom
+                t.pool(f"down_blocks.{i}.downsamplers.0.conv", width, 0)
+        if i > 0:
+            if f"up.{i}.upsample.conv.weight" in state:
+                t.move(f"up_blocks.{up}.upsamplers.0.conv", f"up.{i}.upsample.conv")
+            else:
+                t.identity(f"up_blocks.{up}.upsamplers.0.conv", width)
+    return t.finish(KIND)
+
+
+def _block(t: Translation, new: str, old: str) -> None:
+    for a, b in (("norm1", "norm1"), ("conv1", "conv1"), ("time_emb_proj", "temb_proj"), ("norm2", "norm2"),
+                 ("conv2", "conv2")):  # fmt: skip
+        t.move(f"{new}.{a}", f"{old}.{b}")
+    if f"{old}.nin_shortcut.weight" in t.state:
+        t.move(f"{new}.conv_shortcut", f"{old}.nin_shortcut")
+
+
+def _attention(t: Translation, new: str, old: str) -> None:
+    t.move(f"{new}.group_norm", f"{old}.norm")
+    for a, b in (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out")):
+        t.linear(f"{new}.{a}", f"{old}.{b}")
+
+
+def _schedule(diffusion: Mapping[str, Any], notes: list[str]) -> Schedule:
+    if not diffusion:
+        notes.append(
+            "schedule is not in the file: assumed linear betas 1e-4 to 0.02, T = 1000 (every published network)"
+        )
+    T = whole(diffusion, "num_diffusion_timesteps", 1000)
+    name = diffusion.get("beta_schedule", "linear")
+    start, end = float(diffusion.get("beta_start", 1e-4)), float(diffusion.get("beta_end", 0.02))
+    if name == "linear":
+        return Schedule.linear(T, beta_start=start, beta_end=end)
+    if name == "quad":
+        return Schedule.scaled_linear(T, beta_start=start, beta_end=end)
+    if name == "const":
+        return Schedule.from_betas([end] * T)
+    if name == "jsd":
+        return Schedule.from_betas([1.0 / (T - i) for i in range(T)])
+    if name == "sigmoid":
+        return Schedule.from_betas(torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64)) * (end - start) + start)
+    raise ValueError(f"beta_schedule {name!r} is unknown; this program has linear, quad, const, jsd, sigmoid")

@@ -1,0 +1,350 @@
+"""OpenAI improved-diffusion and guided-diffusion (ADM) as a `UNet2DModel`.
+
+The two write the same layout: plain state dicts of parameters, without flags. Shapes tell everything but the
+head count, the order of q, k, v rows, the image size, T and the schedule. Facts of these networks: GroupNorm
+eps 1e-5; cosine before sine, divisor half; improved-diffusion rescales times to t * 1000/T by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ddim.checkpoints.parts import Parts
+from ddim.checkpoints.settings import agree, flag, flat, whole
+from ddim.checkpoints.translate import Translation, sized, state_dict
+from ddim.schedule import Schedule
+
+KIND = "OpenAI"
+DEFAULT_HEADS = 4  # of both programs' scripts
+SIZES = {
+    (0.5, 1, 1, 2, 2, 4, 4): 512,
+    (1, 1, 2, 2, 4, 4): 256,
+    (1, 1, 2, 3, 4): 128,
+    (1, 2, 3, 4): 64,
+    (1, 2, 2, 2): 32,
+}
+NETWORK = {
+    "image_size", "in_channels", "model_channels", "num_channels", "out_channels", "num_res_blocks",
+    "attention_resolutions", "dropout", "channel_mult", "conv_resample", "dims", "num_classes", "class_cond",
+    "use_checkpoint", "use_fp16", "num_heads", "num_head_channels", "num_heads_upsample", "use_scale_shift_norm",
+    "resblock_updown", "use_new_attention_order",
+}  # fmt: skip
+DIFFUSION = {
+    "steps", "diffusion_steps", "learn_sigma", "sigma_small", "noise_schedule", "use_kl", "predict_xstart",
+    "rescale_timesteps", "rescale_learned_sigmas",
+}  # fmt: skip
+SAMPLING = {"timestep_respacing", "clip_denoised", "num_samples", "batch_size", "use_ddim", "model_path"}
+
+
+ENDS = (
+    ("conv_in", "input_blocks.0.0"), ("time_embedding.linear_1", "time_embed.0"),
+    ("time_embedding.linear_2", "time_embed.2"), ("conv_norm_out", "out.0"), ("conv_out", "out.2"),
+)  # fmt: skip
+
+
+@dataclass
+class Layout:
+    """What the shapes tell. Blocks are counted as the peer counts them: input_blocks.0 is the first convolution."""
+
+    base: int  # model_channels, the width of the time sinusoid
+    first: int  # channels after the first convolution
+    widths: list[int]
+    layers: int
+    attention: list[bool]
+    updown: bool  # ResBlocks that resize, in place of convolutions
+    convs: bool  # convolutions that resize
+    scale_shift: bool
+    channels: int
+    out: int
+    classes: int | None
+
+
+def is_this(value: Any) -> bool:
+    """Whether a file's content has these programs' layout."""
+    if not isinstance(value, Mapping):
+        return False
+    names = {str(k).removeprefix("module.") for k in value}
+    return {"time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight"} <= names
+
+
+def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
+    """The parts of a checkpoint from a state dict and the programs' flags or constructor arguments.
+
+    Args:
+        settings: names of the scripts (num_channels, diffusion_steps, class_cond ..) or of the constructors
+            (model_channels, steps, num_classes ..), flat or under model_kwargs and diffusion_kwargs.
+
+    Raises:
+        ValueError: a layout or a flag that is not theirs, or a flag that the shapes contradict.
+    """
+    flags = flat(settings, ("model_kwargs", "diffusion_kwargs", "model", "diffusion"))
+    unknown = sorted(set(flags) - NETWORK - DIFFUSION - SAMPLING)
+    if unknown:
+        raise ValueError(f"{where}: {', '.join(unknown)} is no flag of improved-diffusion or guided-diffusion")
+    state = state_dict(value, where)
+    layout = _layout(state, where)
+    notes: list[str] = []
+    _check_flags(flags, layout, where)
+    heads, head_dim = _heads(flags, layout, notes, where)
+    config = _config(layout, heads, head_dim, _image_size(flags, layout, where, notes), flags)
+    weights = _translate(state, layout, heads, head_dim, flag(flags, "use_new_attention_order", False), where)
+    if "use_new_attention_order" not in flags and any(layout.attention):
+        notes.append("order of q, k, v rows is not in the file: assumed the legacy order (the scripts' default)")
+    T = whole(flags, "diffusion_steps", whole(flags, "steps", 1000))
+    if "diffusion_steps" not in flags and "steps" not in flags:
+        notes.append("T is not in the file: assumed 1000 (the scripts' default)")
+    return Parts(
+        config,
+        weights,
+        _schedule(flags, T, notes),
+        "x0" if flag(flags, "predict_xstart", False) else "eps",
+        notes,
+        spacing="openai",
+        time_scale=_time_scale(flags, T, layout, notes),
+        variance_type="learned_range" if layout.out == 2 * layout.channels else "fixed_large",
+    )
+
+
+# -- what the shapes tell --------------------------------------------------------------------------------
+
+
+def _layout(state: Mapping[str, Tensor], where: str) -> Layout:
+    base = sized(state, "time_embed.0.weight", 1, where, KIND)
+    first = sized(state, "input_blocks.0.0.weight", 0, where, KIND)
+    top = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("input_blocks.") and k.split(".")[1].isdigit())
+    if top > 1000 or len(state["input_blocks.0.0.weight"].shape) != 4:
+        raise ValueError(f"{where} is not a two-dimensional {KIND} network")
+    updown, convs, layers = _resizing(state, top)
+    step, widths, attention = layers + 1, [], []
+    for k in range(1, top, step):
+        widths.append(sized(state, f"input_blocks.{k}.0.out_layers.3.weight", 0, where, KIND))
+        attention.append(f"input_blocks.{k}.1.qkv.weight" in state)
+    rows = sized(state, "input_blocks.1.0.emb_layers.1.weight", 0, where, KIND)
+    return Layout(
+        base=base,
+        first=first,
+        widths=widths,
+        layers=layers,
+        attention=attention,
+        updown=updown,
+        convs=convs,
+        scale_shift=rows == 2 * widths[0],
+        channels=sized(state, "input_blocks.0.0.weight", 1, where, KIND),
+        out=sized(state, "out.2.weight", 0, where, KIND),
+        classes=len(state["label_emb.weight"]) if "label_emb.weight" in state else None,
+    )
+
+
+def _resizing(state: Mapping[str, Tensor], top: int) -> tuple[bool, bool, int]:
+    """(by ResBlocks, by convolutions, blocks a level). The first enlarging layer ends output block `layers`."""
+    for k in range(top):
+        for part in (1, 2):
+            if f"output_blocks.{k}.{part}.conv.weight" in state:
+                return False, True, k
+            if f"output_blocks.{k}.{part}.in_layers.0.weight" in state:
+                return True, False, k
+    gaps = [k for k in range(1, top) if f"input_blocks.{k}.0.in_layers.0.weight" not in state]
+    return False, False, (gaps[0] - 1 if gaps else top - 1)  # pooling has no weights: a number left out
+
+
+def _check_flags(flags: Mapping[str, Any], layout: Layout, where: str) -> None:
+    mult = tuple(w / layout.base for w in layout.widths)
+    given = dict(flags)
+    if isinstance(given.get("channel_mult"), str):
+        given["channel_mult"] = given["channel_mult"].replace("(", "").replace(")", "") or None
+    if isinstance(given.get("channel_mult"), str):
+        given["channel_mult"] = tuple(float(m) for m in given["channel_mult"].split(",") if m.strip())
+    if isinstance(given.get("channel_mult"), list):
+        given["channel_mult"] = tuple(given["channel_mult"])
+    for name in ("learn_sigma", "use_scale_shift_norm", "resblock_updown", "class_cond"):
+        if name in given:
+            given[name] = flag(given, name, False)
+    if given.get("num_classes") is None:
+        given.pop("num_classes", None)
+    found = {
+        "model_channels": layout.base,
+        "num_channels": layout.base,
+        "in_channels": layout.channels,
+        "out_channels": layout.out,
+        "num_res_blocks": layout.layers,
+        "channel_mult": mult,
+        "num_classes": layout.classes,
+        "class_cond": layout.classes is not None,
+        "use_scale_shift_norm": layout.scale_shift,
+        "learn_sigma": layout.out == 2 * layout.channels,
+    }
+    if len(layout.widths) > 1:
+        found["resblock_updown"] = layout.updown
+    agree(given, found, where)
+    if flags.get("dims", 2) != 2:
+        raise ValueError(f"{where}: dims = {flags['dims']}; images have 2")
+
+
+def _heads(flags: Mapping[str, Any], layout: Layout, notes: list[str], where: str) -> tuple[int | None, int]:
+    """(heads, None's place taken by) channels a head: (None, dim) where every width has heads of one size."""
+    widths = {w for w, a in zip(layout.widths, layout.attention, strict=True) if a} | {layout.widths[-1]}
+    dim = flags.get("num_head_channels", -1)
+    if dim not in (-1, None):
+        bad = [w for w in widths if w % whole(flags, "num_head_channels", 1)]
+        if bad:
+            raise ValueError(f"{where}: {bad[0]} channels cannot be cut into heads of num_head_channels = {dim}")
+        return None, int(dim)
+    if "num_heads" not in flags:
+        notes.append(
+            f"head count is not in the file: assumed num_heads = {DEFAULT_HEADS} (the scripts' default); "
+            "published ADM networks use num_head_channels = 64"
+        )
+    heads = whole(flags, "num_heads", DEFAULT_HEADS)
+    if flags.get("num_heads_upsample", -1) not in (-1, heads):
+        raise ValueError(
+            f"{where}: num_heads_upsample = {flags['num_heads_upsample']} differs from num_heads = {heads}"
+        )
+    bad = [w for w in widths if w % heads]
+    if bad:
+        raise ValueError(f"{where}: {bad[0]} channels cannot be shared by num_heads = {heads}")
+    dims = {w // heads for w in widths}
+    if len(dims) == 1:
+        return None, dims.pop()
+    notes.append(
+        f"{heads} heads at {', '.join(map(str, sorted(widths)))} channels: no diffusers configuration says that, "
+        "so the model folder is read by ddim only"
+    )
+    return heads, layout.widths[-1] // heads
+
+
+def _image_size(flags: Mapping[str, Any], layout: Layout, where: str, notes: list[str]) -> int:
+    if flags.get("image_size") is not None:
+        return whole(flags, "image_size", 64, 65536)
+    mult = tuple(w / layout.base for w in layout.widths)
+    if mult not in SIZES:
+        raise ValueError(f"{where}: the image size is not in the file; give it: --set image_size=64")
+    notes.append(f"image size is not in the file: {SIZES[mult]} has these channel multipliers in the scripts")
+    return SIZES[mult]
+
+
+def _config(layout: Layout, heads: int | None, head_dim: int, size: int, flags: Mapping[str, Any]) -> dict[str, Any]:
+    if layout.first != layout.widths[0]:
+        raise ValueError(
+            f"the first convolution gives {layout.first} channels and the first level has {layout.widths[0]}; "
+            "diffusers' network needs them equal"
+        )
+    plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if layout.updown else ("DownBlock2D", "UpBlock2D")
+    changes: dict[str, int] = {} if heads is None else {"attention_heads": heads}
+    if layout.base != layout.first:
+        changes["time_channels"] = layout.base
+    resize = "resnet" if layout.updown else "conv"
+    config: dict[str, Any] = {
+        "sample_size": size,
+        "in_channels": layout.channels,
+        "out_channels": layout.out,
+        "block_out_channels": layout.widths,
+        "layers_per_block": layout.layers,
+        "down_block_types": ["AttnDownBlock2D" if a else plain[0] for a in layout.attention],
+        "up_block_types": ["AttnUpBlock2D" if a else plain[1] for a in reversed(layout.attention)],
+        "downsample_type": resize,
+        "upsample_type": resize,
+        "downsample_padding": 1,
+        "attention_head_dim": head_dim,
+        "norm_num_groups": 32,
+        "attn_norm_num_groups": 32,
+        "norm_eps": 1e-5,
+        "resnet_time_scale_shift": "scale_shift" if layout.scale_shift else "default",
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "time_embedding_dim": 4 * layout.base,
+        "num_class_embeds": layout.classes,
+        "dropout": float(flags.get("dropout", 0.0)),
+    }
+    return config | ({"_ddim": changes} if changes else {})
+
+
+# -- weights ---------------------------------------------------------------------------------------------
+
+
+def _translate(
+    state: dict[str, Tensor], layout: Layout, heads: int | None, head_dim: int, new_order: bool, where: str
+) -> dict[str, Tensor]:
+    t = Translation(state, where)
+
+    def block(new: str, old: str) -> None:
+        for a, b in (("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1"),
+                     ("norm2", "out_layers.0"), ("conv2", "out_layers.3")):  # fmt: skip
+            t.move(f"{new}.{a}", f"{old}.{b}")
+        if f"{old}.skip_connection.weight" in state:
+            t.move(f"{new}.conv_shortcut", f"{old}.skip_connection")
+
+    def attention(new: str, old: str, width: int) -> None:
+        t.move(f"{new}.group_norm", f"{old}.norm")
+        t.qkv(new, f"{old}.qkv", heads or width // head_dim, by_head=not new_order)
+        t.linear(f"{new}.to_out.0", f"{old}.proj_out")
+
+    for new, old in ENDS:
+        t.move(new, old)
+    if layout.classes is not None:
+        value = t.take("label_emb.weight")
+        if value is not None:
+            t.new["class_embedding.weight"] = value
+    block("mid_block.resnets.0", "middle_block.0")
+    attention("mid_block.attentions.0", "middle_block.1", layout.widths[-1])
+    block("mid_block.resnets.1", "middle_block.2")
+    last, n = len(layout.widths) - 1, layout.layers
+    for i, (width, attends) in enumerate(zip(layout.widths, layout.attention, strict=True)):
+        up = last - i
+        for j in range(n):
+            old = f"input_blocks.{1 + i * (n + 1) + j}"
+            block(f"down_blocks.{i}.resnets.{j}", f"{old}.0")
+            if attends:
+                attention(f"down_blocks.{i}.attentions.{j}", f"{old}.1", width)
+        for j in range(n + 1):
+            old = f"output_blocks.{up * (n + 1) + j}"
+            block(f"up_blocks.{up}.resnets.{j}", f"{old}.0")
+            if attends:
+                attention(f"up_blocks.{up}.attentions.{j}", f"{old}.1", width)
+        if i < last:
+            new, old = f"down_blocks.{i}.downsamplers.0", f"input_blocks.{(i + 1) * (n + 1)}.0"
+            if layout.updown:
+                block(new, old)
+            elif layout.convs:
+                t.move(f"{new}.conv", f"{old}.op")
+            else:
+                t.pool(f"{new}.conv", width, 1)
+        if i > 0:
+            new, old = f"up_blocks.{up}.upsamplers.0", f"output_blocks.{up * (n + 1) + n}.{1 + attends}"
+            if layout.updown:
+                block(new, old)
+            elif layout.convs:
+                t.move(f"{new}.conv", f"{old}.conv")
+            else:
+                t.identity(f"{new}.conv", width)
+    return t.finish(KIND)
+
+
+# -- the process -----------------------------------------------------------------------------------------
+
+
+def _schedule(flags: Mapping[str, Any], T: int, notes: list[str]) -> Schedule:
+    name = flags.get("noise_schedule", "linear")
+    if "noise_schedule" not in flags:
+        notes.append("noise schedule is not in the file: assumed linear (the scripts' default)")
+    if name == "linear":  # the betas of T = 1000, scaled so that the whole process destroys as much
+        return Schedule.linear(T, beta_start=0.1 / T, beta_end=20.0 / T)
+    if name == "cosine":
+        return Schedule.cosine(T)
+    raise ValueError(f"noise_schedule {name!r} is unknown; these programs have linear and cosine")
+
+
+def _time_scale(flags: Mapping[str, Any], T: int, layout: Layout, notes: list[str]) -> float:
+    if T == 1000:
+        return 1.0
+    if "rescale_timesteps" not in flags:
+        guided = layout.updown or layout.classes is not None
+        notes.append(
+            f"rescale_timesteps is not in the file: assumed {not guided} "
+            f"({'guided' if guided else 'improved'}-diffusion's default)"
+        )
+        return 1.0 if guided else 1000.0 / T
+    return 1000.0 / T if flag(flags, "rescale_timesteps", True) else 1.0

@@ -1,0 +1,217 @@
+"""Reading diffusers' folders: DDPMPipeline, DDIMPipeline, a bare UNet2DModel, our own (which add ddim.json)."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddim.checkpoints import build, scheduler
+from ddim.checkpoints.pickles import read_torch
+from ddim.checkpoints.record import Checkpoint
+from ddim.checkpoints.safe import read_json, read_safetensors, sha256
+from ddim.nets import DiffusersNetwork
+from ddim.schedule import Schedule
+
+SAMPLING = ("clips", "clip_range", "thresholding", "threshold_quantile", "threshold_maximum", "spacing",
+            "steps_offset", "ends_at")  # fmt: skip
+FACTS = ("shape", "data_range", "num_classes", "null_label", "labels")
+OURS = "ddim.json"
+STEM = "diffusion_pytorch_model"
+ASSUMED = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "num_train_timesteps": 1000}
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a diffusers network lies there: unet/config.json, or config.json itself."""
+    return any((path / name).is_file() for name in ("unet/config.json", "config.json", "model_index.json"))
+
+
+def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Read a diffusers pipeline folder, a bare UNet2DModel folder, or one that `save_folder` wrote.
+
+    Args:
+        path: the folder.
+        config: settings that replace the files', under their names there: of scheduler_config.json, of the
+            network's config.json, or of ddim.json (shape, data_range, num_classes, null_label, labels).
+
+    Raises:
+        OSError, ValueError: a file is missing or not what it should be; one line that names it.
+    """
+    folder = Path(path)
+    _check_index(folder)
+    place = folder / "unet" if (folder / "unet").is_dir() else folder
+    if not (place / "config.json").is_file():
+        raise ValueError(f"{folder} has no unet/config.json, so it is not a diffusers model folder")
+    for_network, for_scheduler, for_facts = _split(config or {})
+    net_config = read_json(place / "config.json") | for_network
+    facts = (read_json(folder / OURS) if (folder / OURS).is_file() else {}) | for_facts
+    notes: list[str] = []
+    said, schedule = _scheduler(folder, for_scheduler, facts, notes)
+    state, digest, weights = _weights(place)
+    if facts.get("sha256") not in (None, digest):
+        notes.append(f"the weights are not those ddim.json describes (sha256 {digest[:12]} now); its facts may not fit")
+    shape = shape_of(net_config, facts)
+    learned = _learned_variance(net_config)
+    num_classes, null_label = _classes(net_config, facts, notes)
+    ours = bool(facts)
+    return Checkpoint(
+        network=DiffusersNetwork(build.unet(net_config, state, str(weights)), null_label),
+        schedule=schedule,
+        prediction=said.prediction,
+        shape=shape,
+        family="ddim" if ours else "diffusers",
+        source=str(folder),
+        sha256=digest,
+        num_classes=num_classes,
+        null_label=null_label,
+        labels=_labels(facts, num_classes),
+        learned_variance=learned,
+        spacing=said.spacing if "timestep_spacing" in for_scheduler else facts.get("spacing", said.spacing),
+        variance_type=facts.get("variance_type", said.variance_type),
+        data_range=_range(facts, notes),
+        notes=(*facts.get("notes", ()), *said.notes, *notes),
+        meta=facts,
+        **{k: getattr(said, k) for k in SAMPLING if k != "spacing"},
+    )
+
+
+def _check_index(folder: Path) -> None:
+    if not (folder / "model_index.json").is_file():
+        return
+    parts = {k: v for k, v in read_json(folder / "model_index.json").items() if isinstance(v, list) and any(v)}
+    network = parts.get("unet", [None, None])[-1]
+    if network != "UNet2DModel":
+        raise ValueError(f"{folder}: its network is {network}, but only UNet2DModel is a pixel DDPM's")
+    others = sorted(set(parts) - {"unet", "scheduler"})
+    if others:
+        raise ValueError(f"{folder} is a pipeline with {', '.join(others)}: not a DDPM of pixels, and not supported")
+
+
+def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    from diffusers import UNet2DModel
+
+    network = set(inspect.signature(UNet2DModel.__init__).parameters) - {"self"}
+    parts: tuple[dict[str, Any], ...] = ({}, {}, {})
+    for key, value in config.items():
+        if key in scheduler.READ or key == "_class_name":
+            parts[1][key] = value
+        elif key in FACTS:
+            parts[2][key] = value
+        elif key in network:
+            parts[0][key] = value
+        else:
+            raise ValueError(f"{key!r} is no setting of a diffusers network or scheduler, nor of {', '.join(FACTS)}")
+    return parts[0], parts[1], parts[2]
+
+
+def _scheduler(
+    folder: Path, given: dict[str, Any], facts: Mapping[str, Any], notes: list[str]
+) -> tuple[scheduler.Sampling, Schedule]:
+    found = [p for p in (folder / "scheduler/scheduler_config.json", folder / "scheduler_config.json") if p.is_file()]
+    if found:
+        said = scheduler.read(read_json(found[0]) | given)
+    else:
+        said = scheduler.read(ASSUMED | given)
+        if not given:
+            notes.append("no scheduler_config.json: assumed T = 1000, linear betas 1e-4 to 0.02, epsilon prediction")
+    if "alpha_bar" not in facts or any(k.startswith(("beta_", "trained", "rescale", "num_train")) for k in given):
+        return said, said.schedule
+    table = facts["alpha_bar"]
+    if not isinstance(table, list) or not all(isinstance(a, (int, float)) for a in table):
+        raise ValueError(f"{folder / OURS}: alpha_bar must be a list of numbers")
+    schedule = Schedule(torch.tensor(table, dtype=torch.float64))
+    if not scheduler.like(schedule, said.schedule):
+        raise ValueError(
+            f"{folder}: ddim.json's alpha_bar is another schedule than scheduler_config.json's; remove the wrong one"
+        )
+    return said, schedule
+
+
+def _weights(place: Path) -> tuple[dict[str, Tensor], str, Path]:
+    """The state dict, its hash, and the file (or index of files) it came from; safetensors before .bin."""
+    for name in (f"{STEM}.safetensors", f"{STEM}.fp16.safetensors", f"{STEM}.bin", f"{STEM}.fp16.bin"):
+        path = place / name
+        if path.is_file():
+            return _read(path), sha256(path), path
+        index = place / f"{name}.index.json"
+        if index.is_file():
+            files = sorted(set(read_json(index).get("weight_map", {}).values()))
+            bad = [f for f in files if not isinstance(f, str) or Path(f).name != f]
+            if bad or not files:
+                raise ValueError(f"{index} names files outside its folder: {build.some([str(f) for f in bad])}")
+            state: dict[str, Tensor] = {}
+            for file in files:
+                state |= _read(place / file)
+            hashes = "".join(sha256(place / file) for file in files)
+            return state, hashlib.sha256(hashes.encode()).hexdigest(), index
+    raise ValueError(f"{place} holds no weights: neither {STEM}.safetensors nor {STEM}.bin")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    state = read_torch(path)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path} is not a state dict of tensors")
+    return {str(k): v for k, v in state.items()}
+
+
+def shape_of(config: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[int, int, int]:
+    channels = config.get("in_channels", 3)
+    if facts.get("shape"):
+        c, h, w = (int(n) for n in facts["shape"])
+        if c != channels:
+            raise ValueError(f"ddim.json says {c} channels, but the network takes {channels}")
+        return c, h, w
+    size = config.get("sample_size")
+    if size is None:
+        raise ValueError("the network's config has no sample_size; give the image size: --set sample_size=32")
+    h, w = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    return int(channels), h, w
+
+
+def _learned_variance(config: Mapping[str, Any]) -> bool:
+    c, out = config.get("in_channels", 3), config.get("out_channels", 3)
+    if out not in (c, 2 * c):
+        raise ValueError(
+            f"the network takes {c} channels and returns {out}: neither {c} nor {2 * c} (learned variance)"
+        )
+    return bool(out != c)
+
+
+def _classes(config: Mapping[str, Any], facts: Mapping[str, Any], notes: list[str]) -> tuple[int | None, int | None]:
+    embeddings = config.get("num_class_embeds")
+    if embeddings is None:
+        return None, None
+    null_label = facts.get("null_label")
+    if facts.get("num_classes") is None:
+        real = embeddings - (null_label is not None)
+        notes.append(f"{embeddings} class embeddings: assumed {real} real classes" + _null(null_label))
+        return real, null_label
+    return int(facts["num_classes"]), null_label
+
+
+def _null(label: int | None) -> str:
+    return " and no null label (--set null_label=K tells one)" if label is None else f" and null label {label}"
+
+
+def _labels(facts: Mapping[str, Any], num_classes: int | None) -> tuple[str, ...] | None:
+    names = facts.get("labels")
+    if not names:
+        return None
+    if num_classes is not None and len(names) != num_classes:
+        raise ValueError(f"{len(names)} label names for {num_classes} classes")
+    return tuple(str(n) for n in names)
+
+
+def _range(facts: Mapping[str, Any], notes: list[str]) -> tuple[float, float]:
+    if facts.get("data_range") is None:
+        notes.append("data range assumed -1 to 1, as diffusers trains")
+        return (-1.0, 1.0)
+    low, high = (float(n) for n in facts["data_range"])
+    return low, high
