@@ -23,7 +23,6 @@ from ddim.noise import noise
 from ddim.sample import sample
 from ddim.solver import Solver
 from ddim.tau import tau
-from ddim.tune import load_tuned
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT = "mnist"
@@ -101,6 +100,8 @@ class Model:
         ``diffusers`` walks the file's own timestep_spacing and steps_offset.
         """
         if spacing == "tuned":
+            from ddim.tune import load_tuned
+
             return tau(self.schedule.T, steps, load_tuned(self.checkpoint.folder, solver, steps))
         if spacing == "diffusers":
             return self.checkpoint.own_tau(steps)
