@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class Preset:
     @property
     def divisor(self) -> int:
         """Height and width must be multiples of this: each level but the last halves them."""
-        return 2 ** (len(self.channels) - 1)
+        return 1 << (len(self.channels) - 1)
 
 
 def _cifar10(about: str) -> Preset:
@@ -87,8 +87,7 @@ def build(preset: str, *, shape: tuple[int, int, int], num_classes: int | None =
     if p.ddpm:
         options |= {"norm_eps": 1e-6, "flip_sin_to_cos": False, "freq_shift": 1, "downsample_padding": 0}
     with torch_randomness(seed, "weights"):
-        network: nn.Module = UNet2DModel(**options)
-    return network
+        return cast(nn.Module, UNet2DModel(**options))  # type: ignore[no-untyped-call]  # diffusers has no types
 
 
 @contextmanager
@@ -98,7 +97,7 @@ def torch_randomness(seed: int, purpose: str, step: int = 0) -> Iterator[None]:
     Initialisers and dropout layers draw from torch's global generators and take no other. This is the one
     place that seeds them.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
         torch.manual_seed(int(generator(seed, purpose, step).integers(2**63)))
         yield
 

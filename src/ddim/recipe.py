@@ -25,7 +25,7 @@ class Recipe:
 
     Args:
         prediction, min_snr_gamma: see `Objective`.
-        schedule, steps_T: a schedule's name and its T. zero_terminal_snr: rescale it (needs "v" or "x0").
+        schedule, timesteps: a schedule's name and its T; zero_terminal_snr: rescale it (needs "v" or "x0").
         batch_size: images of one optimizer step, over all processes; accumulation splits them in equal parts.
         optimizer: "adam" or "adamw"; lr: its rate after a linear warm-up over `warmup` steps; with
             `lr_decay_steps` it falls as a cosine to lr/100 at that step and stays there.
@@ -40,7 +40,7 @@ class Recipe:
     prediction: str = "eps"
     min_snr_gamma: float | None = None
     schedule: str = "linear"
-    steps_T: int = 1000
+    timesteps: int = 1000
     zero_terminal_snr: bool = False
     batch_size: int = 64
     accumulation: int = 1
@@ -57,7 +57,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"batch_size": 1, "accumulation": 1, "warmup": 0, "weight_decay": 0, "seed": 0, "steps_T": 1}
+        least = {"batch_size": 1, "accumulation": 1, "warmup": 0, "weight_decay": 0, "seed": 0, "timesteps": 1}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
@@ -89,7 +89,7 @@ class Recipe:
         """
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}; choose one of {', '.join(SCHEDULES)}")
-        made: Schedule = getattr(Schedule, self.schedule)(self.steps_T)
+        made: Schedule = getattr(Schedule, self.schedule)(self.timesteps)
         return made.zero_terminal_snr() if self.zero_terminal_snr else made
 
     def lr_at(self, step: int) -> float:

@@ -6,10 +6,10 @@ state is weights, moments, averages and a counter: save it, load it, go on, and 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -102,18 +102,15 @@ def _accumulate(state: TrainState, batch_at: BatchAt, recipe: Recipe) -> float:
         batch = batch_at(state.step, rows)
         d = draws(recipe, state.step, tuple(batch.x0.shape[1:]), state.schedule.T) if d is None else d
         last = part == parts - 1
-        with torch_randomness(recipe.seed, f"dropout/{rows.start}", state.step):
-            with _synchronised(state, last):
-                loss = _loss(state, batch, Draws(*(v[rows] for v in d)), recipe) / parts
-                accelerator.backward(loss)
+        with torch_randomness(recipe.seed, f"dropout/{rows.start}", state.step), _synchronised(state, last):
+            loss = _loss(state, batch, Draws(*(v[rows] for v in d)), recipe) / parts
+            accelerator.backward(loss)
         total += loss.detach()
     return float(accelerator.reduce(total, "mean"))
 
 
-def _synchronised(state: TrainState, last: bool) -> Any:
+def _synchronised(state: TrainState, last: bool) -> contextlib.AbstractContextManager[Any]:
     """Processes exchange gradients once a step, with the last part."""
-    import contextlib
-
     return contextlib.nullcontext() if last else state.accelerator.no_sync(state.network)
 
 
@@ -121,7 +118,7 @@ def _loss(state: TrainState, batch: Batch, d: Draws, recipe: Recipe) -> Tensor:
     device = state.accelerator.device
     x0, eps, t = batch.x0.to(device), d.eps.to(device), d.t
     label = batch.label
-    if label is not None:
+    if label is not None and state.unwrapped.null_label is not None:
         label = torch.where(d.dropped, torch.full_like(label, state.unwrapped.null_label), label).to(device)
     x_t = diffuse(x0, eps, t, state.schedule)
     out = state.network(x_t, zero_based(t).to(device), label)
@@ -142,7 +139,8 @@ def _apply(state: TrainState, recipe: Recipe, loss: float) -> float:
 
 def _watch(state: TrainState, loss: float) -> None:
     """Keep the smoothed loss and its best; raise when it has been far above the best for long."""
-    state.smooth_loss = loss if state.step == 1 else SMOOTHING * state.smooth_loss + (1 - SMOOTHING) * loss
+    rate = max(1 - SMOOTHING, 1 / state.step)  # a plain mean at first
+    state.smooth_loss = loss if state.step == 1 else (1 - rate) * state.smooth_loss + rate * loss
     state.best_loss = min(state.best_loss, state.smooth_loss)
     high = state.smooth_loss > DIVERGED_FACTOR * state.best_loss
     state.high_steps = state.high_steps + 1 if high else 0

@@ -7,11 +7,13 @@ the recipe), previews/, log.jsonl and tensorboard/.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ddim.checkpoints.folder import save_folder
@@ -60,7 +62,7 @@ class Plan:
         }  # fmt: skip
 
 
-def start(plan: Plan, *, resume: bool) -> TrainState:
+def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState:
     """The state a run begins or goes on with; nothing is written before everything has been checked.
 
     Raises:
@@ -77,6 +79,8 @@ def start(plan: Plan, *, resume: bool) -> TrainState:
     found = checkpoints(folder) if resume else []
     if found:
         load_checkpoint(found[-1], state)
+    if state.step > max_steps:
+        raise ValueError(f"{plan.run} is at step {state.step} already, beyond --max-steps {max_steps}; raise it")
     if state.accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / RECIPE, json.dumps(plan.stored(), indent=1))
@@ -88,12 +92,16 @@ def _refuse_other_recipe(folder: Path, plan: Plan) -> None:
     try:
         stored = json.loads((folder / RECIPE).read_text())
     except FileNotFoundError:
-        raise ValueError(f"{plan.run} holds no run to resume (no {STATE}/{RECIPE}); start one without --resume") from None
+        raise ValueError(
+            f"{plan.run} holds no run to resume (no {STATE}/{RECIPE}); start one without --resume"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{folder / RECIPE} is damaged: {error}") from None
     changed = difference(stored, json.loads(json.dumps(plan.stored())))
     if changed:
-        raise ValueError(f"cannot resume {plan.run} with another recipe: {changed}; give the same options or a new --out")
+        raise ValueError(
+            f"cannot resume {plan.run} with another recipe: {changed}; give the same options or a new --out"
+        )
 
 
 def run(
@@ -106,7 +114,9 @@ def run(
     Raises:
         DivergedError: with the last good checkpoint named.
     """
-    batches = Batches(plan.images, plan.recipe.batch_size, plan.recipe.seed, flip=plan.recipe.flip, labelled=plan.labelled)
+    batches = Batches(
+        plan.images, plan.recipe.batch_size, plan.recipe.seed, flip=plan.recipe.flip, labelled=plan.labelled
+    )
     main = state.accelerator.is_main_process
     log = _Log(plan.run, state.step) if main else None
     saved = state.step
@@ -114,7 +124,7 @@ def run(
         for p in fit(state, batches, plan.recipe, max_steps=cadence.max_steps):
             if log is not None and _due(p.step, cadence.log_every):
                 log.write(p)
-            last = p.step == cadence.max_steps or stop()
+            last = p.step == cadence.max_steps or _agreed(state, stop())
             if main and _due(p.step, cadence.preview_every):
                 preview(plan, state, log)
             if last or _due(p.step, cadence.checkpoint_every):
@@ -128,10 +138,20 @@ def run(
     except DivergedError as error:
         kept = checkpoints(plan.run / STATE)
         last_good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-        raise DivergedError(f"{error}; {last_good}; begin a new run with a lower --lr (now {plan.recipe.lr:g})") from None
+        raise DivergedError(
+            f"{error}; {last_good}; begin a new run with a lower --lr (now {plan.recipe.lr:g})"
+        ) from None
     finally:
         if log is not None:
             log.close()
+
+
+def _agreed(state: TrainState, stop: bool) -> bool:
+    """Whether any process was told to stop: all must leave the loop after the same step."""
+    if state.accelerator.num_processes == 1:
+        return stop
+    votes: torch.Tensor = state.accelerator.reduce(torch.tensor(float(stop), device=state.accelerator.device), "sum")
+    return bool(votes > 0)
 
 
 def _due(step: int, every: int) -> bool:
@@ -177,7 +197,10 @@ def preview(plan: Plan, state: TrainState, log: _Log | None = None, rows: int = 
         denoise = Bound(denoise, {"label": label})
     x_T = noise(range(rows * columns), plan.images.shape, device=device)
     network.eval()
-    with state.ema.applied(network), torch.autocast(device.type, torch.bfloat16, enabled=plan.recipe.precision != "fp32"):
+    with (
+        state.ema.applied(network),
+        torch.autocast(device.type, torch.bfloat16, enabled=plan.recipe.precision != "fp32"),
+    ):
         x = sample(denoise, x_T, tau(state.schedule.T, min(PREVIEW_STEPS, state.schedule.T)))
     network.train()
     picture = grid(to_uint8(x), columns)
@@ -202,15 +225,14 @@ class _Log:
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
 
     def write(self, p: Progress) -> None:
-        self.file.write(json.dumps({k: float(f"{v:.6g}") if k != "step" else v for k, v in p._asdict().items()}) + "\n")
+        numbers = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in p._asdict().items()}
+        self.file.write(json.dumps({**numbers, "step": p.step}) + "\n")
         self.file.flush()
         for name, value in p._asdict().items():
             if name != "step":
                 self.board.add_scalar(f"train/{name}", value, p.step)  # type: ignore[no-untyped-call]
 
     def picture(self, image: Any, step: int) -> None:
-        import numpy as np
-
         pixels = np.asarray(image.convert("RGB"))
         self.board.add_image("previews", pixels, step, dataformats="HWC")  # type: ignore[no-untyped-call]
 

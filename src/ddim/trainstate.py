@@ -46,7 +46,7 @@ class TrainState:
 
 
 def resolve_precision(precision: str, device: str = "auto") -> str:
-    """"auto" is bf16 on an accelerator and fp32 on the CPU.
+    """ "auto" is bf16 on an accelerator and fp32 on the CPU.
 
     Raises:
         ValueError: fp16 on the CPU, where it is slower and overflows; an unknown name.

@@ -57,12 +57,12 @@ class Command:
     """Weight the loss by min(SNR, gamma); 5 is usual. Default: all times alike."""
     schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid"] = "linear"
     """The noise schedule."""
-    steps_T: int = 1000
+    timesteps: int = 1000
     """T, the number of diffusion steps of the schedule."""
     zero_terminal_snr: bool = False
     """Rescale the schedule so that x_T is pure noise; needs --prediction v or x0."""
-    conditional: bool | None = None
-    """Learn the classes. Default: if the data has at least two."""
+    labels: Literal["auto", "use", "ignore"] = "auto"
+    """Whether to learn the classes; auto does if the data has at least two."""
     label_dropout: float = 0.1
     """How often a class is hidden, so that guidance can be used later."""
     size: str | None = None
@@ -100,7 +100,7 @@ class Command:
             self.out, images, self._preset(images), recipe, self._labelled(images),
             "ddim " + shlex.join(sys.argv[1:]), self.device,
         )  # fmt: skip
-        state = start(plan, resume=self.resume)
+        state = start(plan, self.max_steps, resume=self.resume)
         main = state.accelerator.is_main_process
         if main:
             parameters = sum(p.numel() for p in state.unwrapped.parameters())
@@ -129,7 +129,7 @@ class Command:
             sys.exit(128 + caught[0])
         if main:
             print(
-                f"{self.out}: {state.step} steps, loss {state.smooth_loss:.4f}; try: ddim sample {self.out} --out images"
+                f"{self.out}: {state.step} steps, loss {state.smooth_loss:.4f}; now: ddim sample {self.out} --out DIR"
             )
 
     def _cadence(self) -> Cadence:
@@ -173,11 +173,9 @@ class Command:
 
     def _labelled(self, images: Images) -> bool:
         classes = len(images.class_names or ())
-        if self.conditional and not classes:
-            raise ValueError(
-                f"--conditional needs classes, and {self.data} has none: use a folder per class or a label column"
-            )
-        return classes >= 2 if self.conditional is None else self.conditional
+        if self.labels == "use" and not classes:
+            raise ValueError(f"--labels use: {self.data} has no classes; use a folder per class or a label column")
+        return classes >= 2 if self.labels == "auto" else self.labels == "use"
 
     def _preset(self, images: Images) -> str:
         if self.preset is not None:
@@ -197,7 +195,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     high, _, wide = text.lower().partition("x")
-    if not high.isdecimal() or (wide and not wide.isdecimal()) or "x" in text.lower() and not wide:
+    if not high.isdecimal() or (wide and not wide.isdecimal()) or text.lower().endswith("x"):
         raise ValueError(f'--size is written like "32" or "48x64" (height x width); cannot read {text!r}')
     size = int(high), int(wide or high)
     if min(size) < 1:

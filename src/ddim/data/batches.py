@@ -64,11 +64,13 @@ class Batches:
             self._order = (epoch, generator(self.seed, "order", epoch).permutation(len(self.images)))
         return self._order[1]
 
-    def __call__(self, step: int, rows: slice = slice(None)) -> Batch:  # noqa: B008 -- a slice is immutable
+    def __call__(self, step: int, rows: slice = slice(None)) -> Batch:
         index = self.indices(step)[rows]
         pixels = self.images.pixels[index]
         if self.flip:
             mirrored = generator(self.seed, "flip", step).random(self.batch_size)[rows] < 0.5
             pixels[mirrored] = pixels[mirrored][:, :, ::-1]
-        label = torch.from_numpy(self.images.labels[index]) if self.labelled and self.images.labels is not None else None
+        label = (
+            torch.from_numpy(self.images.labels[index]) if self.labelled and self.images.labels is not None else None
+        )
         return Batch(from_uint8(pixels), label)

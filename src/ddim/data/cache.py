@@ -119,8 +119,11 @@ def open_images(
         building = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
         try:
             _build(source, building, size, fit, channels, skip_unreadable, progress)
-            if not folder.exists():  # another process may have built the same one meanwhile
+            try:
                 building.rename(folder)
+            except OSError:
+                if not (folder / REPORT).exists():  # else another process has built the same one meanwhile
+                    raise
         finally:
             shutil.rmtree(building, ignore_errors=True)
     return _open(folder, source)
@@ -221,7 +224,8 @@ def _refuse(report: Report, source: Source, sizes: Counter[str], given: bool, sk
     if report.unreadable and not skip:
         more = f" and {len(report.unreadable) - 10} more" if len(report.unreadable) > 10 else ""
         raise ValueError(
-            f"{len(report.unreadable)} of {source.count} images cannot be read: {'; '.join(report.unreadable[:10])}{more}; "
+            f"{len(report.unreadable)} of {source.count} images cannot be read: "
+            f"{'; '.join(report.unreadable[:10])}{more}; "
             "repair or remove them, or give --skip-unreadable"
         )
     if len(sizes) > 1 and not given:

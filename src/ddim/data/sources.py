@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,17 @@ def open_source(data: str | Path) -> Source:
         return _folder(path)
     if path.is_file():
         if path.suffix.lower() != ".parquet":
-            raise ValueError(f"{path} is a single file; DATA is a folder of images, a .parquet file, 'digits' or a hub id")
+            raise ValueError(
+                f"{path} is a single file; DATA is a folder of images, a .parquet file, 'digits' or a hub id"
+            )
         return _parquet(path, [path])
     if str(data) == "digits":
         return _digits()
     if str(data).count("/") == 1 and not str(data).startswith((".", "/", "~")):
         return _hub(str(data))
-    raise ValueError(f"there is no folder or file {path}; DATA is a folder of images, a .parquet file, 'digits' or a hub id")
+    raise ValueError(
+        f"there is no folder or file {path}; DATA is a folder of images, a .parquet file, 'digits' or a hub id"
+    )
 
 
 def _folder(root: Path) -> Source:
@@ -135,9 +139,13 @@ def _class_names(tables: Sequence[Any], label: str, root: Path) -> tuple[str, ..
         found = {k for t in tables for k in t.read(columns=[label]).column(label).unique().to_pylist()}
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{root} cannot be read as Parquet: {_first_line(error)}") from None
-    if not all(isinstance(k, int) and k >= 0 for k in found):
-        odd = next(k for k in found if not (isinstance(k, int) and k >= 0))
-        raise ValueError(f"column {label!r} of {root} must hold class numbers 0, 1, ..., but holds {odd!r}")
+    return _numbered(found, str(root))
+
+
+def _numbered(found: Collection[Any], name: str) -> tuple[str, ...]:
+    odd = [k for k in found if not (isinstance(k, int) and k >= 0)]
+    if odd:
+        raise ValueError(f"the labels of {name} must be class numbers 0, 1, ..., but one is {odd[0]!r}")
     return tuple(str(k) for k in range(max(found) + 1))
 
 
@@ -169,7 +177,11 @@ def _hub(name: str) -> Source:
     label = next((c for c in LABEL_COLUMNS if c in table.column_names), None)
     if image is None:
         raise ValueError(f"{name} has no column 'image'; its columns are {', '.join(table.column_names)}")
-    names = tuple(getattr(table.features[label], "names", ()) or ()) or None if label else None
+    names = (
+        tuple(getattr(table.features[label], "names", ()) or ()) or _numbered(table.unique(label), name)
+        if label
+        else None
+    )
     raw = table.cast_column(image, datasets.Image(decode=False))
 
     def read() -> Iterator[Raw]:
