@@ -57,7 +57,8 @@ def test_precisions(tiny):
     exact = tiny.sample(2, steps=5, clip=False)
     torch.testing.assert_close(tiny.sample(2, steps=5, clip=False, precision="fp64"), exact, rtol=1e-3, atol=1e-3)
     half = tiny.sample(2, steps=5, clip=False, precision="bf16")
-    assert half.dtype == torch.float32 and 0 < float((half - exact).abs().max()) < 0.2
+    error = float((half - exact).norm() / exact.norm())  # bf16 keeps 8 bits: 0.4 % an operation
+    assert half.dtype == torch.float32 and 0 < error < 0.02
     torch.testing.assert_close(tiny.sample(2, steps=5, clip=False), exact)  # the loaded weights were not touched
 
 

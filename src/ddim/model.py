@@ -268,7 +268,7 @@ class Model:
             return tau(self.schedule.T, steps, times)
         explicit = not isinstance(spacing, str)
         name = solver if isinstance(solver, str) else "ddim"
-        return self.tau(steps if explicit else steps or 20, spacing, solver=name)
+        return self.tau(steps if explicit or steps is not None else 20, spacing, solver=name)
 
     def _seeds(
         self, n: int | None, seed: int, seeds: Sequence[int] | None, latents: Tensor | None
