@@ -32,7 +32,7 @@ def to_uint8(x: Tensor) -> Pixels:
 
 def from_uint8(pixels: Pixels) -> Tensor:
     """uint8 (B, H, W, C) or (H, W, C) -> float32 (B, C, H, W) or (C, H, W) in [-1, 1]: level/127.5 - 1."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).movedim(-1, -3).float() / 127.5 - 1.0
+    return torch.from_numpy(np.array(pixels)).movedim(-1, -3).float() / 127.5 - 1.0
 
 
 def open_image(source: str | Path | bytes, tell_mode: Callable[[str], None] | None = None) -> Image.Image:
