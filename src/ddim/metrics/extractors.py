@@ -1,0 +1,213 @@
+"""Feature extractors by name: what turns images into the numbers that are compared.
+
+An extractor states its name, its length D, how it resizes and a hash of its weights, because a distance means
+nothing without them. Heavy packages are imported only when their extractor is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+from zipfile import is_zipfile
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ddim.metrics.classifier import SIDE, WEIGHTS, DigitClassifier, load_classifier
+
+NAMES = ("mnist", "inception", "dinov2", "pixels")
+PIXEL_SIDE = 32
+
+
+class Extractor(Protocol):
+    """Images float (B, C, H, W) in [-1, 1] -> features (B, D), and scores of classes where it has any."""
+
+    name: str
+    resize: str
+    weights_hash: str
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, D), float32."""
+        ...
+
+    def logits(self, images: Tensor) -> Tensor | None:
+        """(B, K), or None for an extractor without classes."""
+        ...
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features and logits in one pass."""
+        ...
+
+
+class _Base:
+    name = ""
+    resize = "none"
+    weights_hash = ""
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        return self.both(images)[0]
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor | None:
+        return self.both(images)[1]
+
+
+class Digits(_Base):
+    """The bundled digit classifier: 64 features, 10 classes. Larger images are averaged down, 32x32 cut to 28x28."""
+
+    name = "mnist"
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.network: DigitClassifier = load_classifier().to(device)
+        self.device, self.weights_hash = device, sha256(WEIGHTS)
+        self.resize = "28x28 as they are; 32x32: middle 28x28; others: antialiased bilinear to 28x28"
+
+    @torch.no_grad()
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        if images.shape[1] != 1:
+            raise ValueError(f"extractor 'mnist' reads grey images, got {images.shape[1]} channels; see --extractor")
+        if images.shape[2:] == (32, 32):
+            images = images[..., 2:30, 2:30]  # 28x28 with a border of 2, the usual padding of MNIST
+        elif images.shape[2:] != (SIDE, SIDE):
+            images = functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
+        f = self.network.features(images.to(self.device, torch.float32))
+        return f.cpu(), self.network.head(f).cpu()
+
+
+class Pixels(_Base):
+    """The pixels themselves, averaged down to 32x32 at most. Never choose tau by it: see docs/evaluation.md."""
+
+    name = "pixels"
+    resize = f"mean of blocks, to {PIXEL_SIDE}x{PIXEL_SIDE} at most"
+
+    @torch.no_grad()
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        h, w = (min(n, PIXEL_SIDE) for n in images.shape[2:])
+        return functional.adaptive_avg_pool2d(images.float(), (h, w)).flatten(1).cpu(), None
+
+
+class Inception(_Base):
+    """The standard network of FID: TensorFlow's of 2015-12-05 as torch-fidelity ports it, through torchmetrics."""
+
+    name = "inception"
+    resize = "TensorFlow 1 bilinear to 299x299, from uint8"
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        if find_spec("torch_fidelity") is None:
+            raise ValueError("extractor 'inception' needs torch-fidelity: pip install 'ddim[inception]'")
+        from torchmetrics.image.fid import NoTrainInceptionV3
+
+        try:
+            network = NoTrainInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"])
+        except OSError as error:
+            raise OSError(f"the Inception weights could not be fetched: {str(error).splitlines()[0]}") from None
+        self.network, self.device = network.to(device), device
+        self.weights_hash = state_hash(network)
+
+    @torch.no_grad()
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        levels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(self.device, torch.uint8)
+        rgb = levels.expand(-1, 3, -1, -1) if levels.shape[1] == 1 else levels
+        out = self.network._torch_fidelity_forward(rgb.contiguous())
+        return out[0].reshape(len(images), -1).cpu(), out[1].cpu()
+
+
+class Dino(_Base):
+    """DINOv2's class token: ViT-L/14, 1024 numbers, images at 224x224 by antialiased bicubic, as in EDM2."""
+
+    name = "dinov2"
+    resize = "antialiased bicubic to 224x224"
+
+    def __init__(self, device: torch.device | str = "cpu", source: str = "facebook/dinov2-large") -> None:
+        if find_spec("transformers") is None:
+            raise ValueError("extractor 'dinov2' needs transformers: pip install 'ddim[dinov2]'")
+        try:
+            self.network: Any = import_module("transformers").AutoModel.from_pretrained(source).eval().to(device)
+        except OSError as error:
+            raise OSError(f"DINOv2 could not be loaded from {source}: {str(error).splitlines()[0]}") from None
+        self.device, self.weights_hash = device, state_hash(self.network)
+
+    @torch.no_grad()
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        rgb = images.expand(-1, 3, -1, -1).to(self.device, torch.float32)
+        unit = (functional.interpolate(rgb, (224, 224), mode="bicubic", antialias=True).clamp(-1, 1) + 1) / 2
+        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in IMAGENET)
+        return self.network((unit - mean) / std).last_hidden_state[:, 0].float().cpu(), None
+
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass
+class Program(_Base):
+    """A TorchScript (.pt, .ts, .torchscript) or ExportedProgram (.pt2) file: images -> features, or with logits."""
+
+    path: Path
+    device: torch.device | str = "cpu"
+    resize: str = "as the program does"
+
+    def __post_init__(self) -> None:
+        self.name, self.weights_hash = self.path.stem, sha256(self.path)
+        if not is_zipfile(self.path):  # both kinds are; torch would log a traceback before it says so
+            raise ValueError(f"{self.path} is no TorchScript or ExportedProgram file: not an archive")
+        try:
+            if self.path.suffix == ".pt2":
+                self.network: Any = torch.export.load(self.path).module()
+            else:
+                self.network = torch.jit.load(str(self.path), map_location=self.device).eval()  # type: ignore[no-untyped-call]  # torch's
+        except (RuntimeError, ValueError, OSError, KeyError) as error:
+            raise ValueError(
+                f"{self.path} is no TorchScript or ExportedProgram file: {str(error).splitlines()[0]}"
+            ) from None
+
+    @torch.no_grad()
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        out = self.network(images.to(self.device, torch.float32))
+        f, logits = (out[0], out[1]) if isinstance(out, tuple | list) and len(out) > 1 else (out, None)
+        f = f[0] if isinstance(f, tuple | list) else f
+        if f.ndim != 2 or len(f) != len(images):
+            raise ValueError(f"{self.path} must return features (B, D) for {len(images)} images, got {tuple(f.shape)}")
+        return f.float().cpu(), None if logits is None else logits.float().cpu()
+
+
+def extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
+    """The extractor of that name (mnist, inception, dinov2, pixels), or the program in that file.
+
+    Raises:
+        ValueError: an unknown name, or a package that is not installed. OSError: weights that cannot be had.
+    """
+    if name == "mnist":
+        return Digits(device)
+    if name == "inception":
+        return Inception(device)
+    if name == "dinov2":
+        return Dino(device)
+    if name == "pixels":
+        return Pixels()
+    if Path(name).is_file():
+        return Program(Path(name), device)
+    raise ValueError(f"there is no extractor {name!r}: choose {', '.join(NAMES)} or a TorchScript (.pt) or .pt2 file")
+
+
+def sha256(path: Path) -> str:
+    """sha256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def state_hash(network: nn.Module) -> str:
+    """sha256 of a network's weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for key, value in sorted(network.state_dict().items()):
+        digest.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
