@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ddim.checkpoints import lucidrains_net
+
 MAX_LEVELS, MAX_LAYERS = 16, 64
 CHANGES = "_ddim"  # key of config.json for `_change`; begins with "_" as diffusers' own remarks do
 SHOWN = 6  # names in one error line
@@ -35,6 +37,8 @@ def empty_unet(config: Mapping[str, Any], where: str) -> nn.Module:
     """The network on torch's meta device: shapes without memory."""
     from diffusers import UNet2DModel
 
+    if config.get("_class_name") == lucidrains_net.CLASS:
+        return _lucidrains(config, where)
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if not k.startswith("_")}
     known = set(inspect.signature(UNet2DModel.__init__).parameters) - {"self"}
     unknown = sorted(set(settings) - known)
@@ -56,6 +60,17 @@ def empty_unet(config: Mapping[str, Any], where: str) -> nn.Module:
     if changes:
         _change(network, changes, where)
     return network
+
+
+def _lucidrains(config: Mapping[str, Any], where: str) -> nn.Module:
+    settings: dict[str, Any] = {k: v for k, v in config.items() if not k.startswith("_")}
+    if len(settings.get("dim_mults", ())) > MAX_LEVELS:
+        raise ValueError(f"{where}: {len(settings['dim_mults'])} levels; at most {MAX_LEVELS} make sense")
+    try:
+        with torch.device("meta"):
+            return lucidrains_net.LucidrainsUnet(**settings)
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise ValueError(f"{where}: the network's config cannot be built: {_line(error)}") from None
 
 
 def _change(network: Any, changes: Mapping[str, Any], where: str) -> None:

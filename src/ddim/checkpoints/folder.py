@@ -114,16 +114,18 @@ def _write(
         (folder / name).mkdir()
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     public = {k: v for k, v in config.items() if not k.startswith("_") or k == CHANGES}
-    owner = "ddim" if public.get(CHANGES) else "diffusers"  # diffusers must not load what it would run wrongly
+    kind = config.get("_class_name", "UNet2DModel")
+    owned = bool(public.get(CHANGES)) or kind != "UNet2DModel"  # diffusers must not load what it would run wrongly
+    owner = "ddim" if owned else "diffusers"
     version = {"_diffusers_version": diffusers.__version__}
-    _json(folder / "unet/config.json", {"_class_name": "UNet2DModel"} | version | public)
+    _json(folder / "unet/config.json", {"_class_name": kind} | version | public)
     sampling = {k: meta[k] for k in SAMPLING if k in meta}
     _json(folder / "scheduler/scheduler_config.json", scheduler.write(schedule, prediction, **sampling))
     facts = {"shape": list(shape_of(config, {})), "data_range": [-1.0, 1.0]} | dict.fromkeys(FACTS[2:])
     table = {"alpha_bar": schedule.alpha_bar.tolist()}
     about = {"ddim_version": ddim.__version__, "prediction": prediction, "sha256": sha256(folder / WEIGHTS)}
     _json(folder / OURS, about | facts | dict(meta) | about | table)
-    index = {"unet": [owner, "UNet2DModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
+    index = {"unet": [owner, kind], "scheduler": ["diffusers", "DDIMScheduler"]}
     _json(folder / "model_index.json", {"_class_name": "DDIMPipeline"} | version | index)
 
 

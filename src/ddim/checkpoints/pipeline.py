@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ddim.checkpoints import build, scheduler
+from ddim.checkpoints.lucidrains_net import CLASS
 from ddim.checkpoints.pickles import read_torch
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.safe import read_json, read_safetensors, sha256
@@ -85,7 +86,7 @@ def _check_index(folder: Path) -> None:
         return
     parts = {k: v for k, v in read_json(folder / "model_index.json").items() if isinstance(v, list) and any(v)}
     network = parts.get("unet", [None, None])[-1]
-    if network != "UNet2DModel":
+    if network not in ("UNet2DModel", CLASS):
         raise ValueError(f"{folder}: its network is {network}, but only UNet2DModel is a pixel DDPM's")
     others = sorted(set(parts) - {"unet", "scheduler"})
     if others:
