@@ -25,6 +25,7 @@ FLOORS = {
 ROOMS = {
     "dpmsolver": "multistep", "unipc": "multistep",
     "roots": "invert", "implicit": "invert", "coupled": "invert", "latents": "invert", "latent_law": "invert",
+    "scoring": "evaluate", "report": "evaluate",
     "recipe": "train", "trainstate": "train", "trainrun": "train",
 }  # fmt: skip
 

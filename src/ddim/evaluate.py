@@ -1,0 +1,250 @@
+"""Evaluation as a job: cells of a table (solver, eta, steps, spacing), each made once, measured and kept.
+
+A cell's features lie under a name that is a hash of everything that decides them: weights, times, solver,
+seeds, labels, precision, extractor. So an interrupted evaluation goes on where it stopped, and one more row
+costs one more row. Images are measured as they would be saved, rounded to 8 bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ddim.data import Images
+from ddim.denoiser import Denoiser
+from ddim.images import Pixels, from_uint8, to_uint8
+from ddim.metrics import Extractor
+from ddim.multistep import solver_named
+from ddim.noise import generator, noise
+from ddim.predict import Prediction
+from ddim.sample import sample
+from ddim.schedule import Schedule
+from ddim.solver import DDIM, Solver
+
+FORMAT = 1  # raise when what a cell stores, or how it is made, changes
+KEPT = 256  # images of each cell kept as pixels: the first ones make its grid
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One row of the table. eta None is sigma-hat, DDPM's larger noise."""
+
+    solver: str
+    eta: float | None
+    steps: int
+    spacing: str
+
+    @property
+    def noise_name(self) -> str:
+        """The row's name in the paper's Table 1: its eta, or sigma-hat."""
+        return "sigma-hat" if self.eta is None else f"{self.eta:g}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.solver} eta={self.noise_name} {self.spacing} S={self.steps}"
+
+    def method(self) -> Solver[Any]:
+        """The solver of this row.
+
+        Raises:
+            ValueError: an unknown solver, or an eta it cannot have.
+        """
+        if self.eta is not None:
+            return solver_named(self.solver, self.eta)
+        if self.solver != "ddim":
+            raise ValueError(f"sigma-hat is a noise of solver 'ddim', not of {self.solver!r}")
+        return DDIM(sigma="hat")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is evaluated: a model reduced to what sampling needs.
+
+    Attributes:
+        denoiser: seeds of a batch -> the denoiser with their conditions bound.
+        tau: (steps, spacing, solver) -> the times.
+        settings: everything else that decides the images (labels, guidance, clip, precision), as JSON.
+    """
+
+    name: str
+    weights: str
+    shape: tuple[int, ...]
+    schedule: Schedule
+    denoiser: Callable[[list[int]], Denoiser]
+    tau: Callable[[int, str, str], tuple[int, ...]]
+    device: torch.device | str = "cpu"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A measured set of images: features (n, D), logits (n, K) or None, the first images, what they cost."""
+
+    features: Tensor
+    logits: Tensor | None
+    pixels: Pixels
+    seconds_per_image: float = 0.0
+    nfe: float = 0.0
+    times: tuple[int, ...] = ()
+
+
+def table_of(
+    steps: Sequence[int], etas: Sequence[float], solvers: Sequence[str], spacings: Sequence[str], *, sigma_hat: bool
+) -> list[Cell]:
+    """All rows: every eta (and sigma-hat) for "ddim", the one noise they have for the other solvers.
+
+    Raises:
+        ValueError: nothing to do, or an impossible solver or eta.
+    """
+    if not (steps and solvers and spacings):
+        raise ValueError("an evaluation needs at least one of each: steps, solver, spacing")
+    cells = []
+    for solver in solvers:
+        own = [1.0 if solver_named(solver).stochastic else 0.0]
+        noises: list[float | None] = [*etas, *([None] if sigma_hat else [])] if solver == "ddim" else [*own]
+        cells += [Cell(solver, eta, S, spacing) for spacing in spacings for eta in noises for S in steps]
+    for cell in cells:
+        cell.method()
+    return list(dict.fromkeys(cells))
+
+
+class _Counting:
+    """A denoiser that counts its calls."""
+
+    def __init__(self, denoise: Denoiser) -> None:
+        self.denoise, self.calls = denoise, 0
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.denoise.schedule
+
+    def __call__(self, x_t: Tensor, t: int | Tensor, **cond: Any) -> Prediction:
+        self.calls += 1
+        return self.denoise(x_t, t, **cond)
+
+
+def make(
+    subject: Subject, cell: Cell, seeds: Sequence[int], extractor: Extractor, *, batch_size: int, folder: Path
+) -> Iterator[int | Made]:
+    """Make and measure one cell, or read it back: yields how many images are done, and at last the `Made`.
+
+    Raises:
+        ValueError: an impossible cell; images that are not finite.
+    """
+    times, solver = subject.tau(cell.steps, cell.spacing, cell.solver), cell.method()
+    key = {
+        "format": FORMAT, "weights": subject.weights, "shape": list(subject.shape), "tau": list(times),
+        "alpha_bar": digest(subject.schedule.alpha_bar.tolist()), "solver": cell.solver, "eta": cell.noise_name,
+        "seeds": list(seeds), "settings": dict(subject.settings), "extractor": stamp_of(extractor),
+    }  # fmt: skip
+    path = folder / f"{digest(key)}.json"
+    if path.exists():
+        yield _read(path, times)
+        return
+    features, logits, kept, seconds, calls = [], [], [], 0.0, 0
+    for i in range(0, len(seeds), batch_size):
+        batch = list(seeds[i : i + batch_size])
+        began = time.perf_counter()
+        counted = _Counting(subject.denoiser(batch))
+        x_T = noise(batch, subject.shape, device=subject.device)
+        images = sample(counted, x_T, times, solver=solver, seeds=batch).cpu()
+        seconds, calls = seconds + time.perf_counter() - began, counted.calls
+        if not bool(torch.isfinite(images).all()):
+            raise ValueError(f"{cell.name} made images that are not finite, first among seeds {batch[0]}-{batch[-1]}")
+        pixels = to_uint8(images)
+        kept.append(pixels[: max(0, KEPT - i)])
+        f, scores = extractor.both(from_uint8(pixels))
+        features.append(f)
+        logits += [scores] if scores is not None else []
+        yield i + len(batch)
+    made = Made(
+        torch.cat(features), torch.cat(logits) if logits else None, np.concatenate(kept), seconds / len(seeds),
+        float(calls), times,
+    )  # fmt: skip
+    _write(path, made, {"cell": cell.name, **key})
+    yield made
+
+
+def real(
+    images: Images, index: npt.NDArray[np.int64], extractor: Extractor, *, batch_size: int, folder: Path
+) -> Iterator[int | Made]:
+    """Features of real images, by their places in the data; as `make`."""
+    key = {"format": FORMAT, "data": images.report.sha256, "index": digest(index.tolist()),
+           "extractor": stamp_of(extractor)}  # fmt: skip
+    path = folder / f"{digest(key)}.json"
+    if path.exists():
+        yield _read(path, ())
+        return
+    features, logits = [], []
+    for i in range(0, len(index), batch_size):
+        f, scores = extractor.both(from_uint8(images.pixels[index[i : i + batch_size]]))
+        features.append(f)
+        logits += [scores] if scores is not None else []
+        yield i + len(f)
+    made = Made(torch.cat(features), torch.cat(logits) if logits else None, images.pixels[np.sort(index[:KEPT])])
+    _write(path, made, key)
+    yield made
+
+
+def split(images: Images, held_out: int, reference: int, seed: int = 0) -> tuple[npt.NDArray[np.int64], ...]:
+    """Two disjoint random sets of places: at most `reference` for the reference, `held_out` for the noise floor.
+
+    Raises:
+        ValueError: too few images for both.
+    """
+    if len(images) < held_out + 2:
+        raise ValueError(
+            f"{images.report.source} holds {len(images)} images: the noise floor needs n = {held_out} of them beside "
+            "the reference; lower --n or give --held-out"
+        )
+    order = generator(seed, "evaluation split").permutation(len(images))
+    return order[held_out : held_out + reference], order[:held_out]
+
+
+def stamp_of(extractor: Extractor) -> dict[str, str]:
+    """Name, resize and weights of an extractor."""
+    return {"name": extractor.name, "resize": extractor.resize, "weights": extractor.weights_hash}
+
+
+def digest(value: Any) -> str:
+    """A short hash of anything JSON can hold."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def _write(path: Path, made: Made, key: Mapping[str, Any]) -> None:
+    """Tensors first, then the JSON whose presence says that the cell is whole."""
+    from safetensors.torch import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {"features": made.features.contiguous(), "pixels": torch.from_numpy(np.ascontiguousarray(made.pixels))}
+    if made.logits is not None:
+        tensors["logits"] = made.logits.contiguous()
+    about = {"seconds_per_image": made.seconds_per_image, "nfe": made.nfe, "key": dict(key)}
+    for target, data in (
+        (path.with_suffix(".safetensors"), save(tensors)),
+        (path, json.dumps(about).encode()),
+    ):
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        partial.write_bytes(data)
+        partial.replace(target)
+
+
+def _read(path: Path, times: tuple[int, ...]) -> Made:
+    from safetensors.torch import load_file
+
+    about, tensors = json.loads(path.read_text()), load_file(path.with_suffix(".safetensors"))
+    return Made(
+        tensors["features"], tensors.get("logits"), tensors["pixels"].numpy(), about["seconds_per_image"],
+        about["nfe"], times,
+    )  # fmt: skip
