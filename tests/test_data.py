@@ -14,7 +14,9 @@ from ddim.images import from_uint8
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("DDIM_CACHE", str(tmp_path_factory.mktemp("cache")))
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("DDIM_CACHE", str(folder))
+    return folder
 
 
 def grey(value, size=(8, 8)):
@@ -42,9 +44,8 @@ def parquet(path, images, labels=None, column="image", metadata=None):
 
 
 def test_flat_folder_in_name_order_without_classes(tmp_path):
-    images = open_images(
-        fill(tmp_path, {"b.PNG": grey(20), "a.png": grey(10), "c.Jpg": grey(30), "note.txt.png": grey(40)})
-    )
+    fill(tmp_path, {"b.PNG": grey(20), "a.png": grey(10), "c.Jpg": grey(30), "note.txt.png": grey(40)})
+    images = open_images(tmp_path)
     assert images.labels is None and images.class_names is None and images.shape == (1, 8, 8)
     assert [int(p.mean()) for p in images.pixels] == [10, 20, 30, 40]
 
@@ -117,7 +118,7 @@ def test_unreadable_files_are_refused_by_name_or_left_out(tmp_path, own_cache):
     (tmp_path / "e.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
     with pytest.raises(ValueError, match=r"2 of 5 images cannot be read.*c\.png.*e\.png.*--skip-unreadable"):
         open_images(tmp_path)
-    assert not os.listdir(os.environ["DDIM_CACHE"])
+    assert not list(own_cache.iterdir())
     images = open_images(tmp_path, skip_unreadable=True)
     assert [int(p.mean()) for p in images.pixels] == [1, 2, 4]
     assert any("c.png" in line and "e.png" in line for line in images.report.lines())
@@ -133,11 +134,11 @@ def test_unreadable_files_are_refused_by_name_or_left_out(tmp_path, own_cache):
         (lambda p: fill(p, {"a.png": grey(1)}) / "a.png", "is a single file"),
     ],
 )
-def test_data_that_cannot_be_trained_on_is_refused_in_one_line(tmp_path, make, words):
+def test_data_that_cannot_be_trained_on_is_refused_in_one_line(tmp_path, own_cache, make, words):
     with pytest.raises(ValueError, match=words) as caught:
         open_images(make(tmp_path))
     assert "\n" not in str(caught.value)
-    assert not os.listdir(os.environ["DDIM_CACHE"])
+    assert not list(own_cache.iterdir())
 
 
 def test_bad_parquet_is_refused_in_one_line(tmp_path):
@@ -151,7 +152,7 @@ def test_bad_parquet_is_refused_in_one_line(tmp_path):
         open_images(damaged)
     other = tmp_path / "other.parquet"
     pq.write_table(pa.table({"text": ["x"]}), other)
-    with pytest.raises(ValueError, match="no column 'image'.*text"):
+    with pytest.raises(ValueError, match=r"no column 'image'.*text"):
         open_images(other)
     with pytest.raises(ValueError, match=r"class numbers 0, 1, \.\.\., but one is -1"):
         open_images(parquet(tmp_path / "neg.parquet", [grey(1), grey(2)], [-1, 0]))

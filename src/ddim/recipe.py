@@ -108,7 +108,7 @@ class Recipe:
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
     """The first field in which two recipes differ, in words, or None."""
-    for name in sorted({*stored, *wanted}):
+    for name in dict.fromkeys([*stored, *wanted]):
         if stored.get(name) != wanted.get(name):
             return f"{name} was {stored.get(name)} and is now {wanted.get(name)}"
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shlex
 import signal
 import sys
@@ -98,7 +100,7 @@ class Command:
         images = self._images()
         plan = Plan(
             self.out, images, self._preset(images), recipe, self._labelled(images),
-            "ddim " + shlex.join(sys.argv[1:]), self.device,
+            self._words(), self.device,
         )  # fmt: skip
         state = start(plan, self.max_steps, resume=self.resume)
         main = state.accelerator.is_main_process
@@ -122,8 +124,7 @@ class Command:
                 bar.update()
         if caught:
             print(
-                f"ddim: stopped at step {state.step}, checkpoint saved; go on with: {plan.command}"
-                + ("" if self.resume else " --resume"),
+                f"ddim: stopped at step {state.step}, checkpoint saved; go on with: {plan.command} --resume",
                 file=sys.stderr,
             )
             sys.exit(128 + caught[0])
@@ -147,9 +148,24 @@ class Command:
         given: dict[str, Any] = {n: getattr(self, n) for n in names if n != "precision"}
         return Recipe(**given, precision=resolve_precision(self.precision, self.device))
 
+    def _words(self) -> str:
+        """The command that makes this run: what was given, without what does not matter to the result."""
+        words = ["ddim", "train", self.data, "--out", str(self.out)]
+        for f in dataclasses.fields(self)[2:]:
+            value = getattr(self, f.name)
+            if value != f.default and f.name != "resume":
+                flag = "--" + f.name.replace("_", "-")
+                words += [flag] if value is True else [flag, str(value)]
+        return shlex.join(words)
+
     def _refuse_existing(self) -> None:
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise ValueError(f"{self.out} exists; give --resume to go on with a run, or a new folder for --out")
+        above = next(p for p in (self.out, *self.out.absolute().parents) if p.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise ValueError(
+                f"{self.out} cannot be made: {above} is no folder that can be written to; choose another --out"
+            )
 
     def _images(self) -> Images:
         bar: tqdm[Any] | None = None
@@ -219,3 +235,13 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+def main() -> None:  # pragma: no cover -- `python -m ddim.cli.train_command` under torchrun
+    from ddim.cli import main as start_command
+
+    start_command(["train", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()
