@@ -43,11 +43,11 @@ def _cifar10(about: str) -> Preset:
 PRESETS: dict[str, Preset] = {
     "digits": Preset((32, 64), 1, (1,), 8, "8x8 grey digits: seconds on a CPU"),
     "mnist": Preset((24, 64, 128), 1, (2,), 8, "28x28 or 32x32 grey on a CPU, 2.6M"),
-    "grey32": Preset((32, 64, 128), 2, (2,), 8, "28x28 or 32x32 grey, twice as deep, 4.1M"),
-    "cifar10-small": Preset((64, 96, 128), 1, (2,), 16, "32x32 colour on a CPU, 3.9M"),
+    "grey32": Preset((32, 64, 128), 2, (2,), 8, "28x28 or 32x32 grey, wider and twice as deep, 3.9M"),
+    "cifar10-small": Preset((64, 96, 128), 1, (2,), 16, "32x32 colour on a CPU, 3.8M"),
     "cifar10": _cifar10("32x32 colour, the 35.7M network of Ho et al. 2020"),
-    "64": Preset((96, 192, 288, 384), 2, (2, 3), 32, "64x64 colour"),
-    "128": Preset((64, 128, 192, 256, 384), 2, (3, 4), 32, "128x128 colour"),
+    "64": Preset((96, 192, 288, 384), 2, (2, 3), 32, "64x64 colour, 50M"),
+    "128": Preset((64, 128, 192, 256, 384), 2, (3, 4), 32, "128x128 colour, 48M"),
 }
 
 
@@ -116,8 +116,25 @@ class DiffusersNetwork(nn.Module):
         self.null_label = null_label
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W), t int64 (B,) 0-based, label int64 (B,) or None for the null label -> (B, C, H, W)."""
+        """x (B, C, H, W), t int64 (B,) 0-based -> (B, C, H, W).
+
+        label: int64 (B,); None for the null label; or float (B, K) weights, for a class embedding that is a mix.
+        """
+        if label is not None and label.is_floating_point():
+            return self._mixed(x, t, label)
         if label is None and self.null_label is not None:
             label = torch.full((len(x),), self.null_label, dtype=torch.int64, device=x.device)
         out: Tensor = self.unet(x, t, class_labels=label).sample
+        return out
+
+    def _mixed(self, x: Tensor, t: Tensor, weights: Tensor) -> Tensor:
+        """The network under sum_k weights[k] embedding[k]: its embedding layer answers with the mix for this call."""
+        layer: Any = self.unet.class_embedding
+        mix = weights.to(layer.weight) @ layer.weight[: weights.shape[1]]
+        hook = layer.register_forward_hook(lambda module, inputs, output: mix)
+        try:
+            unused = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+            out: Tensor = self.unet(x, t, class_labels=unused).sample
+        finally:
+            hook.remove()
         return out

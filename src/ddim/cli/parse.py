@@ -52,8 +52,12 @@ def _with_config(command: type[Any], args: list[str]) -> list[str]:
         field = str(key).replace("-", "_")
         if field not in fields:
             raise ValueError(f"{path} names {key!r}, which is no option; choose from {', '.join(sorted(fields))}")
+        kind, flag = str(fields[field].type), field.replace("_", "-")
+        if kind == "bool" and isinstance(value, bool):  # a flag takes no word: --flip, --no-flip
+            front.append(f"--{flag}" if value else f"--no-{flag}")
+            continue
         words = [str(v) for v in value] if isinstance(value, list) else [str(value)]
-        front += words if "Positional" in str(fields[field].type) else [f"--{field.replace('_', '-')}", *words]
+        front += words if "Positional" in kind else [f"--{flag}", *words]
     return front + rest
 
 

@@ -32,7 +32,7 @@ class Command:
     out: Path
     """The run folder: model, state/, previews/, log.jsonl, tensorboard/."""
     preset: str | None = None
-    """The network: digits, mnist, grey32, cifar10-small, cifar10, 64, 128. Default: by image size."""
+    """The network: digits (8x8), mnist or grey32 (28x28, 32x32 grey), cifar10-small, cifar10, 64 or 128 (by size)."""
     max_steps: int = 10000
     """Optimizer steps, counted from the beginning of the run."""
     batch_size: int = 64

@@ -1,0 +1,171 @@
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddim.cli import main
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("DDIM_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """Twelve pictures of two classes: a bright left half, a bright right half."""
+    for i in range(12):
+        pixels = np.full((8, 8), 20 + i, np.uint8)
+        pixels[:, slice(0, 4) if i % 2 else slice(4, 8)] = 230 - i
+        path = tmp_path / "faces" / ("left" if i % 2 else "right") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "faces"
+
+
+def ddim(*words):
+    with pytest.raises(SystemExit) as stop:
+        main([str(w) for w in words])
+    return stop.value.code
+
+
+def test_a_run_is_a_model_folder_with_its_state_beside_it(faces, tmp_path, capsys):
+    run = tmp_path / "run"
+    code = ddim(
+        "train", faces, "--out", run, "--preset", "digits", "--max-steps", 4, "--batch-size", 4,
+        "--checkpoint-every", 1, "--preview-every", 2, "--log-every", 2, "--ema", "0.5",
+    )  # fmt: skip
+    captured = capsys.readouterr()
+    assert code == 0 and "4 steps" in captured.out
+    assert "12 images" in captured.err and "2 classes: left (6), right (6)" in captured.err
+    assert [p.name for p in sorted((run / "state").glob("*.pt"))] == ["step-00000003.pt", "step-00000004.pt"]
+    assert [p.name for p in sorted((run / "previews").iterdir())] == ["step-00000002.png", "step-00000004.png"]
+    assert Image.open(run / "previews/step-00000004.png").size == (2 + 2 * 10, 2 + 4 * 10)  # 2 classes, 4 rows
+    assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [2, 4]
+    assert list((run / "tensorboard").iterdir())
+    about = json.loads((run / "ddim.json").read_text())
+    assert about["labels"] == ["left", "right"] and about["num_classes"] == 2 and about["null_label"] == 2
+    assert about["provenance"]["steps"] == 4 and about["provenance"]["images"] == 12
+    assert not list(run.rglob("*.part"))
+
+
+def test_the_run_holds_the_averaged_weights_and_diffusers_loads_it(faces, tmp_path):
+    from diffusers import DDIMPipeline
+
+    run = tmp_path / "run"
+    assert (
+        ddim(
+            "train",
+            faces,
+            "--out",
+            run,
+            "--max-steps",
+            3,
+            "--batch-size",
+            4,
+            "--labels",
+            "ignore",
+            "--preview-every",
+            0,
+        )
+        == 0
+    )
+    pipeline = DDIMPipeline.from_pretrained(run)
+    state = torch.load(run / "state/step-00000003.pt", weights_only=True)
+    weights = pipeline.unet.state_dict()
+    assert all(torch.equal(weights[n.removeprefix("unet.")], v) for n, v in state["ema"].items())
+    assert any(not torch.equal(state["ema"][n], state["network"][n]) for n in state["ema"])
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline(num_inference_steps=2, output_type="np").images.shape == (1, 8, 8, 1)
+    assert pipeline.scheduler.config.num_train_timesteps == 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--max-steps", "0"], "--max-steps must be at least 1, got 0"),
+        (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--lr", "-1"], "lr must be above 0"),
+        (["--preset", "huge"], "unknown --preset 'huge'"),
+        (["--preset", "mnist", "--size", "9"], "multiples of 4, got 9x9"),
+        (["--size", "axb"], "--size is written like"),
+        (["--size", "0"], "at least 1x1"),
+        (["--precision", "fp16", "--device", "cpu"], "fp16 training needs an accelerator"),
+        (["--checkpoint-every", "0"], "--checkpoint-every must be at least 1"),
+        (["--resume"], "holds no run to resume"),
+        (["--zero-terminal-snr"], "use prediction v or x0"),
+        (["--channels", "4"], "--channels"),
+        (["--no-such-flag"], "no-such-flag"),
+    ],
+)
+def test_mistakes_are_one_line_with_code_2_and_write_nothing(faces, tmp_path, capsys, options, words):
+    assert ddim("train", faces, "--out", tmp_path / "run", *options) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ddim: ")]
+    assert len(errors) == 1 and words in errors[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_need_classes(tmp_path, capsys):
+    for i in range(2):
+        Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
+    assert ddim("train", tmp_path, "--out", tmp_path / "run", "--labels", "use") == 2
+    assert "has no classes" in capsys.readouterr().err
+
+
+def test_an_existing_run_is_never_touched_without_resume(faces, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "mine.txt").write_text("keep")
+    assert ddim("train", faces, "--out", run, "--max-steps", 1) == 2
+    assert "exists" in capsys.readouterr().err and [p.name for p in run.iterdir()] == ["mine.txt"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_data_is_read(faces, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("ddim.cli.train_command.open_images", None)
+    assert ddim("train", faces, "--out", tmp_path / "file" / "run") == 2
+    assert "file" in capsys.readouterr().err
+
+
+def test_divergence_names_the_last_good_checkpoint_and_fails(faces, tmp_path, capsys, monkeypatch):
+    from ddim import train
+
+    real = train._loss
+    monkeypatch.setattr(train, "_loss", lambda state, *a: real(state, *a) * (math.nan if state.step == 5 else 1.0))
+    run = tmp_path / "run"
+    code = ddim(
+        "train", faces, "--out", run, "--max-steps", 9, "--batch-size", 2, "--checkpoint-every", 2, "--preview-every", 0
+    )
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert code == 2 and "the loss is nan at step 6" in error and "step-00000004.pt" in error and "lower --lr" in error
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo over torchrun is tested on POSIX")
+def test_two_processes_train_as_one(faces, tmp_path):
+    """torchrun on two CPU processes: the same losses as one process, up to rounding."""
+    options = ["--max-steps", "3", "--batch-size", "4", "--preview-every", "0", "--log-every", "1", "--device", "cpu"]
+    assert ddim("train", faces, "--out", tmp_path / "one", *options) == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29631"]
+    words = ["-m", "ddim.cli.train_command", str(faces), "--out", str(tmp_path / "two"), *options]
+    done = subprocess.run([*launch, *words], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = (
+        [json.loads(x)["loss"] for x in (tmp_path / d / "log.jsonl").read_text().splitlines()] for d in ("one", "two")
+    )
+    assert len(two) == 3 and two == pytest.approx(one, rel=1e-3)
+
+
+def test_the_stored_command_makes_the_run_again_and_yaml_options_count(faces, tmp_path):
+    run, options = tmp_path / "run", tmp_path / "run.yaml"
+    options.write_text("flip: true\nmax-steps: 2\nbatch_size: 2\npreview_every: 0\nresume: false\n")
+    assert ddim("train", faces, "--out", run, "--config", options, "--lr", "1e-3") == 0
+    command = json.loads((run / "ddim.json").read_text())["provenance"]["command"]
+    assert command == f"ddim train {faces} --out {run} --max-steps 2 --batch-size 2 --lr 0.001 --flip --preview-every 0"
+    assert ddim(*command.replace(str(run), str(tmp_path / "again")).split()[1:]) == 0
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert (run / weights).read_bytes() == (tmp_path / "again" / weights).read_bytes()
