@@ -78,7 +78,6 @@ def test_25_and_35_steps_are_60_steps(data, sixty, tmp_path):
     assert_same(sixty, run)
     for name in (
         "unet/diffusion_pytorch_model.safetensors",
-        "previews/step-00000060.png",
         "previews/step-00000040.png",
     ):
         assert (run / name).read_bytes() == (sixty / name).read_bytes(), name
