@@ -23,6 +23,7 @@ class Distance(NamedTuple):
 
     Attributes:
         distance: root mean square difference of every image to the long trajectory of the same latent, (B,).
+        long: the long trajectory's images, (B, *).
         unrelated: the same between the long trajectories of different latents, averaged: what no likeness means.
     """
 
@@ -30,6 +31,7 @@ class Distance(NamedTuple):
     eta: float
     images: Tensor
     distance: Tensor
+    long: Tensor
     unrelated: float
 
 
@@ -57,7 +59,7 @@ def consistency(
     for eta in etas:
         for times in taus:
             images = sample(denoise, x_T, times, solver=DDIM(eta=eta), seeds=seeds, **cond)
-            yield Distance(len(times) - 1, eta, images, _rms(images, long), unrelated)
+            yield Distance(len(times) - 1, eta, images, _rms(images, long), long, unrelated)
 
 
 def _rms(a: Tensor, b: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,7 @@ class Latents:
         coupled: bool (B,): the images encoded by the coupled scheme, which `states` is for.
         states: float64 (K, 2, *): x at tau[0] and tau[1] of the K coupled images, in order; None without any.
         unsolved: indices of the images whose implicit solve did not reach the tolerance on every step.
+        names: of the images, where they have any.
     """
 
     x_T: Tensor  # noqa: N815 -- the paper's letter
@@ -103,6 +104,7 @@ class Latents:
     coupled: Tensor
     states: Tensor | None = None
     unsolved: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def shape(self) -> torch.Size:
@@ -141,7 +143,7 @@ class Latents:
     def to(self, device: torch.device | str) -> Latents:
         """The same on another device."""
         states = None if self.states is None else self.states.to(device)
-        return Latents(self.x_T.to(device), self.recipe, self.certificate, self.coupled, states, self.unsolved)
+        return replace(self, x_T=self.x_T.to(device), states=states)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all.
@@ -155,7 +157,7 @@ class Latents:
         tensors = {"x_T": self.x_T, "coupled": self.coupled, **vars(self.certificate)}
         if self.states is not None:
             tensors["states"] = self.states
-        recipe = {**asdict(self.recipe), "unsolved": list(self.unsolved)}
+        recipe = {**asdict(self.recipe), "unsolved": list(self.unsolved), "names": list(self.names)}
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         save_file(plain, partial, metadata={"ddim_latents": FORMAT, "recipe": json.dumps(recipe)})
@@ -180,10 +182,12 @@ class Latents:
         if metadata.get("ddim_latents") != FORMAT:
             raise ValueError(f"{path} holds no latents of this version; make them with `ddim encode`")
         recipe = json.loads(metadata["recipe"])
-        unsolved = tuple(recipe.pop("unsolved"))
+        unsolved, names = tuple(recipe.pop("unsolved")), tuple(recipe.pop("names"))
         recipe["tau"] = tuple(recipe["tau"])
         measured = Certificate(**{name: tensors.pop(name) for name in ("residual", "psnr", "max_error", "nfe")})
-        return cls(tensors["x_T"], Recipe(**recipe), measured, tensors["coupled"], tensors.get("states"), unsolved)
+        return cls(
+            tensors["x_T"], Recipe(**recipe), measured, tensors["coupled"], tensors.get("states"), unsolved, names
+        )
 
     @classmethod
     def join(cls, parts: Sequence[Latents]) -> Latents:
@@ -218,6 +222,7 @@ class Latents:
             torch.cat([p.coupled for p in parts]),
             torch.cat(states) if states else None,
             tuple(start + i for start, p in zip(starts, parts, strict=True) for i in p.unsolved),
+            tuple(name for p in parts for name in p.names),
         )
 
 

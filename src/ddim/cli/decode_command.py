@@ -1,0 +1,81 @@
+"""`ddim decode`: a file of latents to images."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ddim.cli.common import new_folder
+from ddim.cli.latent_common import labels_of, save_images
+from ddim.images import grid, save_png, to_uint8
+from ddim.latents import Latents
+from ddim.model import Model, load
+
+
+@dataclass(frozen=True)
+class Command:
+    """Latents to images: those they were made from, or, under another recipe, new ones (it says so)."""
+
+    model: tyro.conf.Positional[str]
+    """A bundled name, a model or run folder, a checkpoint file or a hub id."""
+    latents: tyro.conf.Positional[Path]
+    """A file from `ddim encode`."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where the images go: a new or empty folder."""
+    steps: int | None = None
+    """Another number of steps than the encoding's."""
+    spacing: str = "uniform"
+    """With --steps: which steps."""
+    label: str | None = None
+    """Another class, or one an image "3,1,4"; default: those of the encoding."""
+    guidance: float | None = None
+    """Another weight of classifier-free guidance; default: that of the encoding."""
+    precision: Literal["fp32", "fp64"] = "fp32"
+    """Number format of the network; take that of the encoding."""
+    device: str = "auto"
+    """cpu, cuda, ... or auto."""
+
+    def run(self) -> None:
+        if self.out is None:
+            raise ValueError("say where the images go: --out DIR")
+        latents = Latents.load(self.latents)
+        model = load(self.model, device=self.device)
+        if tuple(latents.shape[1:]) != tuple(model.shape):
+            raise ValueError(
+                f"{self.latents} holds latents of shape {tuple(latents.shape[1:])}, {self.model} makes {model.shape}"
+            )
+        images = self._decoded(model, latents.to(model.device))
+        out = new_folder(self.out)
+        names = unique(latents.names) or [f"{i:06d}" for i in range(len(latents))]
+        recipe = {"model": self.model, "weights": model.weights_hash, "latents": str(self.latents), "steps": self.steps}
+        save_images(out, images, names, {**recipe, "label": self.label, "guidance": self.guidance})
+        save_png(out / "grid.png", grid(list(to_uint8(images[:64]))))
+        print(f"{len(images)} images in {out}")
+
+    def _decoded(self, model: Model, latents: Latents) -> Any:
+        conditions = latents.recipe.conditions
+        label = labels_of(model, self.label, len(latents)) if self.label is not None else conditions.get("label")
+        guidance = self.guidance if self.guidance is not None else conditions.get("guidance", 1.0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            images = model.decode(
+                latents,
+                steps=self.steps,
+                spacing=self.spacing,
+                label=label,
+                guidance=guidance,
+                precision=self.precision,
+            )
+        for warning in caught:
+            if warning.category is UserWarning and "recipe" in str(warning.message):
+                print(f"note: {warning.message}")
+        return images
+
+
+def unique(names: tuple[str, ...]) -> list[str]:
+    """Names with a number after those that come twice (images of several folders)."""
+    return [n if names.count(n) == 1 else f"{n}-{names[:i].count(n)}" for i, n in enumerate(names)]
