@@ -63,9 +63,13 @@ class Walk:
 
 @torch.no_grad()
 def walk_long(denoise: Denoiser, x_T: Tensor, times: Sequence[int], long: int) -> Walk:
-    """Record a trajectory of at least `long` steps of third order, that passes through all of `times`."""
-    T = denoise.schedule.T
-    fine = tuple(sorted({*tau(T, min(long, T)), *times}, reverse=True))
+    """Record a trajectory of about `long` steps of third order, or more, that passes through all of `times`.
+
+    Half of the steps are even in t and half in log SNR: either alone is coarse at one end.
+    """
+    T, table = denoise.schedule.T, denoise.schedule.alpha_bar.tolist()
+    even = [tau(T, max(1, min(long // 2, T)), name, alpha_bar=table) for name in ("uniform", "logsnr")]
+    fine = tuple(sorted({*even[0], *even[1], *times}, reverse=True))
     states, predictions, at, wanted = {T: x_T}, {}, T, set(times)
     for state in trajectory(denoise, DPMSolverPP(3), fine, x_T):
         if at in wanted:
@@ -150,10 +154,10 @@ def spectrum(pixels: npt.NDArray[np.uint8]) -> Tensor:
 
 
 def closed_form(schedule: Schedule, eigenvalues: Tensor, steps: int) -> tuple[int, ...]:
-    """Times that keep DDIM's variance best for Gaussian data: min of sum_k l_k sum_i -ln cos(phi_k(t_i) - phi_k(t_i')).
+    """Times that keep DDIM's variance best for Gaussian data: min sum_k l_k sum_i -ln cos(phi_k(t_i) - phi_k(t_i')).
 
-    phi_k(t) = arctan(noise / (signal sqrt l_k)), t_i' next to t_i. With one eigenvalue the angles come out evenly spaced,
-    for then K_S = K_inf prod cos (shared theory, section 4i). Found by dynamic programming over all times.
+    phi_k(t) = arctan(noise / (signal sqrt l_k)), t_i' next to t_i. With one eigenvalue the angles come out even, for
+    then K_S = K_inf prod cos (shared theory, section 4i). Found by dynamic programming over all times.
 
     Raises:
         ValueError: steps outside 1..T; no eigenvalue above 0.
