@@ -48,7 +48,7 @@ class Implicit:
     tolerance: float = 1e-5
     calls: int = 12
     memory: int = 8
-    rounds: int = 6
+    rounds: int = 2
     krylov: int = 12
     difference: float = 1e-3
     cond: Mapping[str, Any] = field(default_factory=dict)
