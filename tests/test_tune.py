@@ -140,3 +140,44 @@ def test_files(tmp_path):
     with pytest.raises(ValueError, match="nothing is tuned yet"):
         load_tuned(None, "ddim", 5)
     assert [p.name for p in tmp_path.iterdir()] == ["tuned.json"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A model folder with random weights and a folder of 12 grey 8x8 images."""
+    from ddim.checkpoints import save_folder
+    from ddim.images import save_png, to_uint8
+    from ddim.nets import build
+
+    root = tmp_path_factory.mktemp("small")
+    meta = {"shape": (1, 8, 8), "num_classes": 3, "null_label": 3}
+    network = build("digits", shape=(1, 8, 8), num_classes=3)
+    save_folder(root / "model", network, SCHEDULE, prediction="eps", meta=meta)
+    (root / "data").mkdir()
+    for i, pixels in enumerate(to_uint8(noise(range(12), (1, 8, 8)).clamp(-1, 1))):
+        save_png(root / "data" / f"{i}.png", pixels)
+    return root
+
+
+def test_the_command_saves_times_that_spacing_tuned_uses(small, tmp_path, capsys, monkeypatch):
+    from ddim import load
+    from ddim.cli.tune_command import Command
+
+    monkeypatch.setenv("DDIM_CACHE", str(tmp_path / "cache"))
+    options = {"latents": 4, "long": 8, "candidates": 6, "trials": 2, "device": "cpu"}
+    out = tmp_path / "tau.json"
+    Command(str(small / "model"), str(small / "data"), out=out, steps="2,3", solver="ab2", **options).run()
+    printed = capsys.readouterr().out
+    assert "closed form" in printed and "dynamic programming" in printed and "chosen:" in printed
+    document, model = json.loads(out.read_text()), load(small / "model")
+    for steps in (2, 3):
+        times = model.tau(steps, "tuned", solver="ab2")
+        assert list(times) == document["tau"][str(steps)] and times[0] == 1000
+        best = min(document["rivals"][str(steps)], key=lambda r: r["unseen"])
+        assert best["tau"] == list(times)
+    with pytest.raises(ValueError, match="no tuned times for solver ddim and 3 steps"):
+        model.tau(3, "tuned", solver="ddim")
+    with pytest.raises(ValueError, match=r"tau\.json exists"):
+        Command(str(small / "model"), str(small / "data"), out=out).run()
+    with pytest.raises(ValueError, match="deterministic"):
+        Command(str(small / "model"), str(small / "data"), steps="2", solver="dpm++2m-sde", **options).run()
