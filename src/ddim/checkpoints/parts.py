@@ -43,7 +43,7 @@ class Parts:
             )
         network = self.module
         if network is None:
-            network = DiffusersNetwork(build.unet(self.config, self.state, str(path)))
+            network = DiffusersNetwork(build.unet(self.config, self.state, str(path))).eval()
         provenance = {"family": family, "file": path.name, "sha256": digest, "settings": dict(settings)}
         return Checkpoint(
             network=network,

@@ -61,7 +61,7 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
     num_classes, null_label = _classes(net_config, facts, notes)
     ours = bool(facts)
     return Checkpoint(
-        network=DiffusersNetwork(build.unet(net_config, state, str(weights)), null_label),
+        network=DiffusersNetwork(build.unet(net_config, state, str(weights)), null_label).eval(),
         schedule=schedule,
         prediction=said.prediction,
         shape=shape,

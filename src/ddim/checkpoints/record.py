@@ -40,7 +40,7 @@ class Checkpoint:
         meta: whatever else the file holds that is worth keeping (provenance, the peer's own configuration).
     """
 
-    network: nn.Module
+    network: nn.Module = field(repr=False)
     schedule: Schedule
     prediction: str
     shape: tuple[int, int, int]
