@@ -63,14 +63,16 @@ class _Base:
 
 
 class Digits(_Base):
-    """The bundled digit classifier: 64 features, 10 classes. Larger images are averaged down, 32x32 cut to 28x28."""
+    """The bundled digit classifier: 64 features, 10 classes. Other sizes than 28x28 are brought to MNIST's layout."""
 
     name = "mnist"
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.network: DigitClassifier = load_classifier().to(device)
         self.device, self.weights_hash = device, sha256(WEIGHTS)
-        self.resize = "28x28 as they are; 32x32: middle 28x28; others: antialiased bilinear to 28x28"
+        self.resize = (
+            "28x28 as they are; 32x32: middle; smaller: bicubic to 20x20 in a border; larger: bilinear to 28x28"
+        )
 
     @torch.no_grad()
     def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -78,6 +80,9 @@ class Digits(_Base):
             raise ValueError(f"extractor 'mnist' reads grey images, got {images.shape[1]} channels; see --extractor")
         if images.shape[2:] == (32, 32):
             images = images[..., 2:30, 2:30]  # 28x28 with a border of 2, the usual padding of MNIST
+        elif max(images.shape[2:]) < SIDE:  # small scans fill their frame; MNIST's digits fill 20x20 of 28x28
+            small = functional.interpolate(images, (20, 20), mode="bicubic", antialias=True).clamp(-1, 1)
+            images = functional.pad(small, (4, 4, 4, 4), value=-1.0)
         elif images.shape[2:] != (SIDE, SIDE):
             images = functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
         f = self.network.features(images.to(self.device, torch.float32))
