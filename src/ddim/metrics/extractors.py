@@ -71,7 +71,7 @@ class Digits(_Base):
         self.network: DigitClassifier = load_classifier().to(device)
         self.device, self.weights_hash = device, sha256(WEIGHTS)
         self.resize = (
-            "28x28 as they are; 32x32: middle; smaller: bicubic to 20x20 in a border; larger: bilinear to 28x28"
+            "28x28 as they are; 32x32: middle; smaller: bicubic 20x20 in a border; larger: bilinear 28x28"
         )
 
     @torch.no_grad()
