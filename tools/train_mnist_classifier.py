@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ddim.data import open_images
 from ddim.images import from_uint8
@@ -52,7 +52,7 @@ class Trained(nn.Module):
 
 
 def augmented(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """Each image under its own small affine map: rotation 12 degrees, scale 10 %, shear 0.15, shift 2 pixels at most."""
+    """Each image under its own small affine map: rotation 12 degrees, scale 10 %, shear 0.15, shift 2 pixels."""
     u = rng.uniform(-1, 1, (6, len(x)))
     angle, shear = u[0] * math.radians(12), u[1] * 0.15
     sx, sy = 1 + 0.1 * u[2], 1 + 0.1 * u[3]
@@ -60,8 +60,8 @@ def augmented(x: Tensor, rng: np.random.Generator) -> Tensor:
         np.stack([sx * np.cos(angle), -sy * np.sin(angle) + shear, u[4] * 2 / 14], 1),
         np.stack([sx * np.sin(angle), sy * np.cos(angle), u[5] * 2 / 14], 1),
     ], 1)  # fmt: skip
-    grid = F.affine_grid(torch.from_numpy(rows).float(), list(x.shape), align_corners=False)
-    return F.grid_sample(x + 1.0, grid, align_corners=False) - 1.0  # outside the picture is black
+    grid = functional.affine_grid(torch.from_numpy(rows).float(), list(x.shape), align_corners=False)
+    return functional.grid_sample(x + 1.0, grid, align_corners=False) - 1.0  # outside the picture is black
 
 
 @torch.no_grad()
@@ -93,7 +93,7 @@ def main() -> None:
         order = torch.from_numpy(generator(args.seed, "classifier order", epoch).permutation(len(x)))
         rng = generator(args.seed, "classifier augmentation", epoch)
         for index in order[: len(x) // BATCH * BATCH].split(BATCH):
-            loss = F.cross_entropy(network(augmented(x[index], rng)), label[index], label_smoothing=0.05)
+            loss = functional.cross_entropy(network(augmented(x[index], rng)), label[index], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

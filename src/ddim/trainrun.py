@@ -171,8 +171,9 @@ def export(plan: Plan, state: TrainState) -> None:
     names = plan.images.class_names if plan.labelled else None
     meta: dict[str, Any] = {
         "shape": list(plan.images.shape), "data_range": [-1.0, 1.0],
-        "num_classes": len(names) if names else None, "null_label": len(names) if names else None,
-        "labels": list(names) if names else None,
+        "num_classes": len(names) if names else None, "labels": list(names) if names else None,
+        "null_label": len(names) if names and plan.recipe.label_dropout > 0 else None,
+        "clips": False,  # the paper's DDIM clips nothing, and what is not clipped can be inverted
         "provenance": {
             "command": plan.command, "data": plan.images.report.source, "data_sha256": plan.images.report.sha256,
             "images": len(plan.images), "steps": state.step, "preset": plan.preset, "weights": "ema",
