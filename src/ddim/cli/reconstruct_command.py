@@ -19,6 +19,7 @@ from ddim.latents import Latents
 from ddim.model import Model, load
 
 Method = Literal["naive", "implicit", "bdia", "exact"]
+FLOOR = 1e-16  # where the plot draws an error of exactly 0
 COLUMNS = ("S", "method", "MSE [0,1]", "PSNR mean", "PSNR min", "solved", "NFE", *HEAD)
 
 
@@ -151,9 +152,12 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for method in dict.fromkeys(row.method for row in rows):
         mine = [row for row in rows if row.method == method]
-        axes.plot([r.steps for r in mine], [max(r.mse, 1e-16) for r in mine], marker="o", label=method)
+        axes.plot([r.steps for r in mine], [max(r.mse, FLOOR) for r in mine], marker="o", label=method)
     axes.set(xscale="log", yscale="log", xlabel="S", ylabel="MSE per dimension, [0, 1] scale")
     axes.set_title("Reconstruction after encoding and decoding in S steps")
+    ticks = sorted({row.steps for row in rows})
+    axes.set_xticks(ticks, [str(s) for s in ticks])
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=110)
