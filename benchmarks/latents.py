@@ -22,6 +22,7 @@ from ddim.images import from_uint8
 from ddim.implicit import Implicit, StepReport
 from ddim.latent_law import law
 from ddim.latents import Latents
+from ddim.solver import Solver
 
 BATCH = 50
 
@@ -56,7 +57,7 @@ def calls_by_step(model: Any, x: torch.Tensor, labels: torch.Tensor | None, tau:
             ):
                 pass
             reports.append(own)
-    steps = [StepReport(s[0].t, s[0].s, torch.cat([r.residual for r in s]), torch.cat([r.calls for r in s]))
+    steps = [StepReport(s[0].t, s[0].s, torch.cat([r.residual for r in s]), torch.cat([r.calls for r in s]), s[0].eps)
              for s in zip(*reports, strict=True)]  # fmt: skip
     tolerance = Implicit().tolerance
     solved = torch.stack([(r.residual <= tolerance) & (r.calls <= 10) for r in steps])
@@ -79,7 +80,7 @@ def as_sampler(model: Any, n: int, steps: int) -> dict[str, float]:
         label=model.labels([i % 10 for i in range(n)], n) if model.num_classes else None, clip=False
     )
     long = sample(denoise, x_T, model.tau(model.schedule.T))
-    solvers = {"ddim": DDIM(), "gamma 1": Coupled(1.0), f"gamma {gamma_for(steps):.3f}": Coupled(gamma_for(steps)),
+    solvers: dict[str, Solver[Any]] = {"ddim": DDIM(), "gamma 1": Coupled(1.0), f"gamma {gamma_for(steps):.3f}": Coupled(gamma_for(steps)),
                f"gamma {1 / gamma_for(steps):.3f}": Coupled(1 / gamma_for(steps))}  # fmt: skip
     return {
         name: float((sample(denoise, x_T, tau, solver=s) - long).square().mean().sqrt()) for name, s in solvers.items()

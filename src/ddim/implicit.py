@@ -22,12 +22,13 @@ from ddim.schedule import Level
 
 
 class StepReport(NamedTuple):
-    """One solved step: residual (B,) = max |x_t - DDIM's step from x_s|, calls (B,) network rows spent."""
+    """One solved step: residual (B,) = max |x_t - DDIM's step from x_s|, calls (B,) network rows spent, eps at x_s."""
 
     t: int
     s: int
     residual: Tensor
     calls: Tensor
+    eps: Tensor
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Implicit:
             them as they are.
         difference: size of the finite differences, in units of x.
         cond: conditions for the network; tensors with one row an image follow their image as rows drop out.
+        known: eps at the first x_t where it is known already; saves a call.
         report: called after every step.
     """
 
@@ -52,6 +54,7 @@ class Implicit:
     krylov: int = 12
     difference: float = 1e-3
     cond: Mapping[str, Any] = field(default_factory=dict)
+    known: Tensor | None = None
     report: Callable[[StepReport], None] | None = None
     order: int = 1
     stochastic: bool = False
@@ -62,7 +65,7 @@ class Implicit:
         return 1 + self.calls + self.rounds * (self.krylov + 7)
 
     def init(self) -> Tensor | None:
-        return None
+        return self.known
 
     def step(
         self, denoise: Denoiser, x: Tensor, t: int, s: int, carry: Tensor | None, z: Any
@@ -92,7 +95,7 @@ class Implicit:
             )
         x_s = search.u.view_as(x)
         if self.report is not None:
-            self.report(StepReport(t, s, search.error / gain, search.calls + (1 if carry is None else 0)))
+            self.report(StepReport(t, s, search.error / gain, search.calls + (1 if carry is None else 0), latest))
         return x_s, latest
 
     def _guess(

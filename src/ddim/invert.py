@@ -9,6 +9,7 @@ States are float64 whatever the network computes in: rounding is then the networ
 from __future__ import annotations
 
 import hashlib
+import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -67,12 +68,12 @@ def encode(
     if method == "naive":
         x_T, nfe = job.naive(x), nfe + len(tau) - 1
     elif method != "bdia":
-        x_T, residual, nfe = _solve(job, solver, x)
+        x_T, residual, nfe = _solve(job, solver, x, retire=method == "exact" and len(tau) > 2)
     x_T = x_T.to(x_0.dtype)
     measured = torch.full((batch, 2), torch.nan, dtype=torch.float64)
     if method != "bdia":
         measured = _compare(job.down(work(x_T)).to(x_0.dtype), x_0)
-    unsolved = ~(residual <= solver.tolerance) & (nfe > len(tau) - 1)
+    unsolved = ~(residual <= solver.tolerance)
     coupled = torch.full((batch,), method == "bdia")
     if method == "exact" and len(tau) > 2:
         coupled = ~(residual <= solver.tolerance) | ~(measured[:, 0] >= PROMISED.get(x_0.dtype, 60.0))
@@ -162,13 +163,29 @@ class _Job(NamedTuple):
         return _last(trajectory(self.bound, solver, self.tau[1:], states[:, 1]))
 
 
-def _solve(job: _Job, solver: Implicit, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x_T, the worst residual of every image (float64, CPU), and its calls (int64, CPU)."""
-    steps: list[StepReport] = []
-    listening = replace(solver, cond=dict(job.cond), report=steps.append)
-    x_T = _last(trajectory(job.denoise, listening, job.tau[::-1], x))
-    residual = torch.stack([step.residual for step in steps]).amax(0).double().cpu()
-    return x_T, residual, torch.stack([step.calls for step in steps]).sum(0).cpu()
+def _solve(job: _Job, solver: Implicit, x: Tensor, retire: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """x_T, the worst residual of every image (float64, CPU), and its calls (int64, CPU).
+
+    With `retire`, an image leaves at the first step that could not be solved: the coupled scheme will take it, and
+    what it would cost to go on is saved. Its x_T is then nothing.
+    """
+    batch, steps = len(x), list[StepReport]()
+    x, eps = x.clone(), torch.zeros_like(x)
+    residual, nfe = torch.zeros(batch, dtype=torch.float64), torch.zeros(batch, dtype=torch.int64)
+    rows = torch.arange(batch)
+    for t, s in itertools.pairwise(job.tau[::-1]):
+        on = rows.to(x.device)
+        known = eps[on] if (t, s) != job.tau[:-3:-1] else None
+        own = replace(solver, cond=select(job.cond, rows, batch), known=known, report=steps.append)
+        x[on] = _last(trajectory(job.denoise, own, (t, s), x[on]))
+        eps[on] = steps[-1].eps
+        residual[rows] = torch.maximum(residual[rows], steps[-1].residual.double().cpu())
+        nfe[rows] += steps[-1].calls.cpu()
+        if retire:
+            rows = rows[residual[rows] <= solver.tolerance]
+        if not len(rows):
+            break
+    return x, residual, nfe
 
 
 def _default_solver(dtype: torch.dtype) -> Implicit:
