@@ -8,7 +8,7 @@ from ddim import DDIM, Clip, NetworkDenoiser, noise, sample, tau
 
 
 def by_hand(tiny, seeds, label=None, solver=None, clip=False, steps=5):
-    network, n = tiny.checkpoint.network, len(seeds)
+    network, n = tiny.network(), len(seeds)  # as `sample` runs it: packed weights round differently
     label = torch.full((n,), tiny.null_label) if label is None else torch.as_tensor(label)
     denoise = NetworkDenoiser(lambda x, t: network(x, t, label), tiny.schedule)
     denoise = Clip(denoise) if clip else denoise
