@@ -11,6 +11,7 @@ import io
 import math
 import pickle
 import pickletools
+import struct
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ MAX_ENTRIES = 200_000
 REMEDY = "on a machine where you trust it, load it and torch.save only the state dict"
 DAMAGED = (
     pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, KeyError, IndexError,
-    TypeError, AttributeError, MemoryError, AssertionError, OverflowError, RecursionError, NotImplementedError,
+    TypeError, AttributeError, MemoryError, AssertionError, OverflowError, RecursionError, NotImplementedError, struct.error,
 )  # fmt: skip
 ITEMSIZE = {
     "DoubleStorage": 8, "LongStorage": 8, "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16, "FloatStorage": 4,
@@ -189,6 +190,9 @@ class _Stub:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         pass
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _Stub:
+        return self
 
     def append(self, value: Any) -> None:
         pass
