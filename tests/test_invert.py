@@ -1,12 +1,14 @@
 """Exactness for any network, the refusals, the recipe, the file: whatever does not need Gaussian data."""
 
 import warnings
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from ddim import Clip, DynamicThreshold, GaussianDenoiser, NetworkDenoiser, Schedule, noise, sample, tau
+from ddim import Clip, DynamicThreshold, GaussianDenoiser, NetworkDenoiser, Schedule, load, noise, sample, tau
 from ddim.coupled import Coupled, Older
 from ddim.denoiser import Bound
 from ddim.guidance import Guided
@@ -266,3 +268,19 @@ def test_newton_solves_what_mixing_alone_leaves():
 def test_settings_of_the_solve_can_be_given():
     strict = encode(network(1.0, torch.float64), images(dtype=torch.float64), TAU, solver=Implicit(tolerance=1e-11))
     assert strict.recipe.tolerance == 1e-11
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 60.0), ("fp64", 120.0)])
+def test_a_fitted_diffusers_network_gives_real_digits_back(precision, least):
+    """The project's bar, in small: S = 20 on a pipeline folder of diffusers' own making."""
+    data = Path(__file__).parent / "data"
+    pixels = np.load(data / "mnist-100.npz")["pixels"][::50]
+    model = load(data / "golden" / "diffusers" / "mnist-like" / "pipeline")
+    x = torch.from_numpy(pixels).movedim(-1, 1).double() / 127.5 - 1
+    x = x if precision == "fp64" else x.float()
+    z = model.encode(x, steps=20, precision=precision)
+    assert float(z.certificate.psnr.min()) >= least
+    assert float(z.certificate.psnr.min()) > 40 + float(
+        model.encode(x, steps=20, method="naive", precision=precision).certificate.psnr.max()
+    )
+    torch.testing.assert_close(model.decode(z, precision=precision), x, rtol=0, atol=20 * 10 ** (-least / 20))
