@@ -50,8 +50,8 @@ def test_import_checks_itself_against_data(tmp_path: Path, capsys: pytest.Captur
         pixels = np.full((16, 16, 3), 40 * i, dtype=np.uint8)
         pixels[4:9, 2 + i : 9 + i] = (200, 30 * i, 90)
         Image.fromarray(pixels).save(tmp_path / f"data/{i}.png")
-    command = ("import", ERMON / "ckpt.pth", tmp_path / "e", "--config", ERMON / "config.yml", "--data", tmp_path / "data")
-    assert run(*command) == 0
+    given = ("--config", ERMON / "config.yml", "--data", tmp_path / "data")
+    assert run("import", ERMON / "ckpt.pth", tmp_path / "e", *given) == 0
     out = capsys.readouterr().out
     assert "denoising error of 5 real images" in out and "time offset" in out and "best" in out
     assert "written to" in out  # the import is done either way; a warning is a warning

@@ -1,5 +1,6 @@
 """Model folders: written whole or not at all, read by diffusers, and every scheduler field honoured or refused."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -227,7 +228,7 @@ def test_diffusers_walks_its_own_times_wrongly(spacing: str, steps: int) -> None
     oracle = ddim.GaussianDenoiser(schedule, 0.0, v)
     tau = ddim.tau(1000, steps, spacing)
     gain = 1.0
-    for t, s in zip(tau, tau[1:], strict=False):
+    for t, s in itertools.pairwise(tau):
         a, b = schedule.at(t), schedule.at(s)
         gain *= (b.signal * a.signal * v + b.noise * a.noise) / (a.signal**2 * v + a.noise**2)
     x_T = torch.ones(1, 1, dtype=torch.float64)

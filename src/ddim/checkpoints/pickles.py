@@ -26,7 +26,8 @@ MAX_ENTRIES = 200_000
 REMEDY = "on a machine where you trust it, load it and torch.save only the state dict"
 DAMAGED = (
     pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, KeyError, IndexError,
-    TypeError, AttributeError, MemoryError, AssertionError, OverflowError, RecursionError, NotImplementedError, struct.error,
+    TypeError, AttributeError, MemoryError, AssertionError, OverflowError, RecursionError, NotImplementedError,
+    struct.error,
 )  # fmt: skip
 ITEMSIZE = {
     "DoubleStorage": 8, "LongStorage": 8, "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16, "FloatStorage": 4,

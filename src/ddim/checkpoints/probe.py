@@ -297,7 +297,7 @@ class _Bench:
 
 
 def _better(candidate: Tensor, current: Tensor, axis: str) -> bool:
-    """Whether the log errors are smaller by the axis's factor and by three standard errors of the paired differences."""
+    """Whether the log errors are smaller by the axis's factor and by three standard errors of the differences."""
     gain = current - candidate
     spread = float(gain.std(unbiased=True)) / math.sqrt(len(gain))
     return float(gain.mean()) > max(FACTORS.get(axis, FACTOR), ERRORS * spread)
