@@ -88,7 +88,7 @@ def test_each_image_may_have_its_own_mask_and_does_not_feel_the_others():
 def test_inpainting_uses_what_it_knows_and_resampling_helps():
     """Two pixels of correlation 0.9, one known: the other's mean is 0.9 times it, its variance 0.19 (times 0.25).
 
-    Without resampling the painted pixel hardly notices; with it, it approaches the conditional law.
+    Without resampling the painted pixel follows half-heartedly; with it, it approaches the conditional law.
     """
     covariance = 0.25 * torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)
     oracle, n = GaussianDenoiser(SCHEDULE, 0.0, covariance), 120

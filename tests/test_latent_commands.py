@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.test_cli import ddim, mistake
 
 from ddim import load
 from ddim.images import read_image, save_png, to_uint8
 from ddim.latents import Latents
+from test_cli import ddim, mistake
 
 
 @pytest.fixture
