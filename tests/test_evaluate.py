@@ -159,11 +159,12 @@ def test_table_of():
         Cell("heun", None, 5, "uniform").method()
 
 
-def fake_row(distance, steps, solver="ddim", eta="0", spacing="uniform"):
+def fake_row(distance, steps, solver="ddim", eta="0", spacing="uniform", std=None):
     reference = Reference(Made(torch.eye(8), None, np.zeros((1, 2, 2, 1), np.uint8)))
     row = reference.row(Made(torch.eye(8) * 2, None, np.zeros((1, 2, 2, 1), np.uint8)), None, None)
-    return type(row)(**{**{n: getattr(row, n) for n in row.__dataclass_fields__}, "distance": distance, "steps": steps,
-                        "nfe": float(steps), "solver": solver, "eta": eta, "spacing": spacing})  # fmt: skip
+    own = {n: getattr(row, n) for n in row.__dataclass_fields__}
+    given = {"distance": distance, "distance_std": std, "steps": steps, "nfe": float(steps)}
+    return type(row)(**{**own, **given, "solver": solver, "eta": eta, "spacing": spacing})
 
 
 def test_the_answer_is_the_fewest_calls_within_5_percent_of_the_best():
@@ -180,6 +181,10 @@ def test_the_answer_is_the_fewest_calls_within_5_percent_of_the_best():
         and "best is ddim eta=0 uniform S=100 at 5" in over_all
     )
     assert "With plain DDIM" in plain and "are 50 (50" in plain  # 5.26 is 5.2 % above the best
+    noisy = [fake_row(10.0, 10, std=1.0), fake_row(5.5, 20, std=0.3), fake_row(5.0, 100, std=0.3)]
+    first, second, *_ = answer(noisy, "FD-x")
+    assert "are 100 (100" in first
+    assert "cannot tell from the best are 20, ddim eta=0 uniform S=20 at 5.5" in second
     (only,) = answer(rows[:1], "FD-x")
     assert only.endswith("which is the best.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -137,9 +138,21 @@ def _shallow(row: Row) -> dict[str, Any]:
 
 
 def answer(rows: Sequence[Row], name: str) -> list[str]:
-    """The plain answer, in sentences: the fewest calls within 5 % of the best, over all rows and for plain DDIM."""
+    """The plain answer, in sentences: the fewest calls within 5 % of the best, over all rows and for plain DDIM.
+
+    Where the distances' own errors are wider than that, it says so and names the fewest that they cannot tell apart.
+    """
     best = min(rows, key=lambda r: r.distance)
     lines = [_fewest(rows, best, name, "Over all rows")]
+    alike = [
+        r for r in rows if r.distance - best.distance <= 2.0 * math.hypot(r.distance_std or 0, best.distance_std or 0)
+    ]
+    fewest = min(alike, key=lambda r: (r.nfe or 0.0, r.distance))
+    if best.distance_std is not None and 2.0 * best.distance_std > SLACK * best.distance and fewest is not best:
+        lines.append(
+            f"With n = {best.n} the error of {name} exceeds 5 %: the fewest calls it cannot tell from the best are "
+            f"{fewest.nfe:g}, {fewest.name} at {fewest.distance:.4g}. A larger --n would tell."
+        )
     plain = [r for r in rows if r.solver == "ddim" and r.eta == "0" and r.spacing != "tuned"]
     if plain and len(plain) < len(rows):
         lines.append(_fewest(plain, min(plain, key=lambda r: r.distance), name, "With plain DDIM (eta = 0)"))
