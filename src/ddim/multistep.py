@@ -61,7 +61,7 @@ class PLMS:
 
     eps is averaged with the Adams-Bashforth weights of even steps in t, whatever the steps are, and moved by the
     DDIM step. The first step averages eps at both ends and so takes a second call (not at s = 0, where networks
-    were never trained). On uneven steps `AB` has the weights that fit.
+    were never trained). On uneven steps, and on a long last one ("trailing"), `AB` has the weights that fit.
     """
 
     order: int = 2
