@@ -82,4 +82,6 @@ class Command:
             more = f" and {len(latents.unsolved) - 8} more" if len(latents.unsolved) > 8 else ""
             then = "encoded by the coupled scheme" if self.method == "exact" else "their latents are not exact"
             print(f"not solved to {latents.recipe.tolerance:.0e} on every step, {then}: {names}{more}")
+            if self.spacing == "uniform":
+                print("--spacing quadratic or logsnr begins with smaller steps, which can be solved")
         print(f"latents of {len(latents)} images in {self.out}")
