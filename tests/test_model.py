@@ -93,3 +93,31 @@ def test_what_is_not_there():
         ddim.load("/nowhere/at/all")
     with pytest.raises(ValueError, match="warp"):
         ddim.load(device="warp")
+
+
+def test_a_network_trained_on_0_to_1_gives_and_takes_minus_1_to_1(tmp_path):
+    """The same weights, declared to speak [0, 1]: images come out as 2x - 1, and go in as (x + 1)/2."""
+    from dataclasses import replace
+
+    from conftest import save_tiny
+    from ddim.model import Model
+
+    plain = ddim.load(save_tiny(tmp_path / "m"))
+    other = Model(replace(plain.checkpoint, data_range=(0.0, 1.0), clips=False))
+    x = plain.sample(2, steps=3, clip=False)
+    torch.testing.assert_close(other.sample(2, steps=3), 2 * x - 1)
+    torch.testing.assert_close(other.encode(2 * x - 1, steps=3).x_T, plain.encode(x, steps=3).x_T, rtol=1e-4, atol=1e-3)
+
+
+def test_a_files_own_walk_that_stops_at_1_is_walked_as_it_is(tiny):
+    from dataclasses import replace
+
+    from ddim.model import Model
+
+    model = Model(replace(tiny.checkpoint, spacing="leading", steps_offset=1, ends_at=1))
+    times = model.tau(50, "diffusers")
+    assert times[:2] == (982, 962) and times[-2:] == (2, 1)  # Stable Diffusion's: set_alpha_to_one = False
+    x_T = noise([0], tiny.shape)
+    torch.testing.assert_close(
+        model.sample(latents=x_T, tau=times, clip=False), sample(model.denoiser(clip=False), x_T, times)
+    )

@@ -192,7 +192,7 @@ class Model:
         precision: str = "fp32",
         batch_size: int = 64,
     ) -> Tensor:
-        """n images, float (n, C, H, W) in the data's range (-1..1, not clamped). Image i depends on its seed alone.
+        """n images, float (n, C, H, W) in [-1, 1] (not clamped). Image i depends on its seed alone.
 
         Args:
             n, seed: seeds seed..seed+n-1; or `seeds`: these; or `latents`: start from these x_T (n, C, H, W).
@@ -221,7 +221,7 @@ class Model:
                 label=None if classes is None else classes[part], guidance=guidance, clip=clip, precision=precision
             )
             out.append(sample(denoise, x_T.to(self.device), times, solver=method, seeds=seeds[part]))
-        return torch.cat(out)
+        return self._to_unit(torch.cat(out))
 
     def encode(
         self,
@@ -235,10 +235,10 @@ class Model:
         guidance: float = 1.0,
         precision: str = "fp32",
     ) -> Latents:
-        """Latents of images x (n, C, H, W) in the data's range; see `ddim.encode`. Never clips: that has no inverse."""
+        """Latents of images x (n, C, H, W) in [-1, 1]; see `ddim.encode`. Never clips: that has no inverse."""
         times = self._times(steps, spacing, tau, "ddim")
         denoise = self.denoiser(label=self.labels(label, len(x)), guidance=guidance, clip=False, precision=precision)
-        return encode(denoise, x.to(self.device), times, method=method)
+        return encode(denoise, self._from_unit(x.to(self.device)), times, method=method)
 
     def decode(
         self,
@@ -255,7 +255,17 @@ class Model:
         n = len(latents)
         denoise = self.denoiser(label=self.labels(label, n), guidance=guidance, clip=False, precision=precision)
         own = isinstance(latents, Latents) and steps is None and tau is None
-        return decode(denoise, latents, None if own else self._times(steps, spacing, tau, "ddim"))
+        return self._to_unit(decode(denoise, latents, None if own else self._times(steps, spacing, tau, "ddim")))
+
+    def _to_unit(self, x: Tensor) -> Tensor:
+        """From the numbers the network was trained on to [-1, 1]."""
+        low, high = self.checkpoint.data_range
+        return x if (low, high) == (-1.0, 1.0) else (x - low) * (2.0 / (high - low)) - 1.0
+
+    def _from_unit(self, x: Tensor) -> Tensor:
+        """From [-1, 1] to the numbers the network was trained on."""
+        low, high = self.checkpoint.data_range
+        return x if (low, high) == (-1.0, 1.0) else (x + 1.0) * ((high - low) / 2.0) + low
 
     def _times(
         self,
@@ -265,6 +275,8 @@ class Model:
         solver: str | Solver[Any],
     ) -> tuple[int, ...]:
         if times is not None:
+            if self.checkpoint.ends_at and times[-1] == self.checkpoint.ends_at:
+                return tau(self.schedule.T, None, (*times, 0))[:-1]  # the file's own walk, which stops early
             return tau(self.schedule.T, steps, times)
         explicit = not isinstance(spacing, str)
         name = solver if isinstance(solver, str) else "ddim"

@@ -68,7 +68,8 @@ def _one_line(box: str) -> str:
     kept = [
         line for line in lines if line and "--help" not in line and line not in ("Parsing error", "Required options")
     ]
-    return " ".join(" ".join(kept).split()) or "the options could not be read"
+    words = " ".join(" ".join(kept).split()).split(" Argument helptext:")[0]
+    return words or "the options could not be read"
 
 
 def is_terminal() -> bool:
