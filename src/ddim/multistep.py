@@ -21,6 +21,8 @@ from ddim.schedule import Level
 from ddim.solver import DDIM, Heun, Solver
 from ddim.unipc import UniPC
 
+__all__ = ["AB", "PLMS", "SOLVERS", "DPMSolverPP", "UniPC", "mean_weights", "solver_named"]
+
 
 @dataclass(frozen=True)
 class AB:
