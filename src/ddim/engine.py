@@ -21,8 +21,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 When = Literal["auto", "always", "never"]
 
 # What compilation costs and buys, from docs/engine.md: seconds, and the share of a call it saves.
-COMPILE_SECONDS = {"cpu": 120.0, "cuda": 90.0}
-COMPILE_SAVES = {"cpu": 0.02, "cuda": 0.25}  # cuda: an assumption until benchmarks/h200.py has been run
+COMPILE_SECONDS = {"cpu": 227.0, "cuda": 90.0}
+COMPILE_SAVES = {"cpu": 0.02, "cuda": 0.25}  # cuda: assumptions, never measured
 
 
 def pick_device(device: str | torch.device) -> torch.device:
