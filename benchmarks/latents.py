@@ -80,8 +80,9 @@ def as_sampler(model: Any, n: int, steps: int) -> dict[str, float]:
         label=model.labels([i % 10 for i in range(n)], n) if model.num_classes else None, clip=False
     )
     long = sample(denoise, x_T, model.tau(model.schedule.T))
-    solvers: dict[str, Solver[Any]] = {"ddim": DDIM(), "gamma 1": Coupled(1.0), f"gamma {gamma_for(steps):.3f}": Coupled(gamma_for(steps)),
-               f"gamma {1 / gamma_for(steps):.3f}": Coupled(1 / gamma_for(steps))}  # fmt: skip
+    gamma = gamma_for(steps)
+    solvers: dict[str, Solver[Any]] = {"ddim": DDIM()}
+    solvers |= {f"gamma {g:.3f}": Coupled(g) for g in (1.0, gamma, 1 / gamma)}
     return {
         name: float((sample(denoise, x_T, tau, solver=s) - long).square().mean().sqrt()) for name, s in solvers.items()
     }

@@ -17,7 +17,8 @@ from ddim import engine
 from ddim.checkpoints import Checkpoint, open_checkpoint
 from ddim.denoiser import Bound, Clip, Denoiser, DynamicThreshold
 from ddim.guidance import Guided
-from ddim.invert import Latents, decode, encode
+from ddim.invert import decode, encode
+from ddim.latents import Latents
 from ddim.multistep import solver_named
 from ddim.noise import noise
 from ddim.sample import sample
