@@ -169,3 +169,41 @@ def test_the_stored_command_makes_the_run_again_and_yaml_options_count(faces, tm
     assert ddim(*command.replace(str(run), str(tmp_path / "again")).split()[1:]) == 0
     weights = "unet/diffusion_pytorch_model.safetensors"
     assert (run / weights).read_bytes() == (tmp_path / "again" / weights).read_bytes()
+
+
+TRAIN = ("--preset", "digits", "--batch-size", 4, "--preview-every", 0, "--ema", "0.5")
+
+
+def test_fine_tuning_begins_with_the_other_models_weights(faces, tmp_path):
+    """At a learning rate of nothing the new run is the old model, bit for bit; and it says where it came from."""
+    from ddim.checkpoints import load_folder
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert ddim("train", faces, "--out", first, *TRAIN, "--max-steps", 3, "--lr", "1e-3") == 0
+    begun = ("train", faces, "--out", second, *TRAIN, "--seed", 5, "--init", first, "--lr", "1e-30", "--warmup", 0)
+    assert ddim(*begun, "--max-steps", 2) == 0
+    old, new = load_folder(first), load_folder(second)
+    weights = dict(new.network.named_parameters())
+    for name, weight in old.network.named_parameters():
+        assert torch.equal(weight, weights[name]), name
+    ancestor = new.meta["provenance"]["init"]
+    assert ancestor["sha256"] == old.sha256 and ancestor["provenance"]["steps"] == 3
+    assert ddim(*begun, "--max-steps", 3, "--resume") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--prediction", "v"), "give --prediction eps"),
+        (("--schedule", "cosine"), "another noise schedule"),
+        (("--preset", "mnist"), "another network"),
+        (("--labels", "ignore"), "another network"),
+    ],
+)
+def test_fine_tuning_another_kind_of_model_is_refused(faces, tmp_path, capsys, options, says):
+    assert ddim("train", faces, "--out", tmp_path / "first", *TRAIN, "--max-steps", 1) == 0
+    capsys.readouterr()
+    other = ("train", faces, "--out", tmp_path / "second", *TRAIN, "--max-steps", 1, "--init", tmp_path / "first")
+    assert ddim(*other, *options) == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "second").exists()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddim.checkpoints.folder import save_folder
+from ddim.checkpoints import Checkpoint, save_folder
 from ddim.data import Batches, Images
 from ddim.denoiser import Bound, Clip, NetworkDenoiser
 from ddim.images import grid, save_png, to_uint8
@@ -25,7 +25,7 @@ from ddim.recipe import Recipe, difference
 from ddim.sample import sample
 from ddim.tau import tau
 from ddim.train import DivergedError, Progress, fit
-from ddim.trainstate import TrainState, checkpoints, load_checkpoint, new_state, save_checkpoint
+from ddim.trainstate import TrainState, begin_from, checkpoints, load_checkpoint, new_state, save_checkpoint
 
 STATE, RECIPE, LOG = "state", "recipe.json", "log.jsonl"
 PREVIEW_STEPS = 20
@@ -52,6 +52,7 @@ class Plan:
     labelled: bool
     command: str
     device: str = "auto"
+    init: Checkpoint | None = None
 
     def stored(self) -> dict[str, Any]:
         """Everything a resume must find unchanged; the data by what its pixels are, not by where they lie."""
@@ -59,6 +60,7 @@ class Plan:
             **self.recipe.as_dict(),
             "preset": self.preset, "shape": list(self.images.shape), "conditional": self.labelled,
             "data": self.images.report.sha256,
+            **({"init": self.init.sha256} if self.init is not None else {}),
         }  # fmt: skip
 
 
@@ -79,6 +81,8 @@ def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState:
     found = checkpoints(folder) if resume else []
     if found:
         load_checkpoint(found[-1], state)
+    elif plan.init is not None:
+        begin_from(plan.init, state, plan.recipe)
     if state.step > max_steps:
         raise ValueError(f"{plan.run} is at step {state.step} already, beyond --max-steps {max_steps}; raise it")
     if state.accelerator.is_main_process:
@@ -178,10 +182,15 @@ def export(plan: Plan, state: TrainState) -> None:
             "command": plan.command, "data": plan.images.report.source, "data_sha256": plan.images.report.sha256,
             "images": len(plan.images), "steps": state.step, "preset": plan.preset, "weights": "ema",
             "recipe": plan.recipe.as_dict(),
+            **({"init": _ancestor(plan.init)} if plan.init is not None else {}),
         },
     }  # fmt: skip
     with state.ema.applied(state.unwrapped):
         save_folder(plan.run, state.unwrapped.unet, state.schedule, prediction=plan.recipe.prediction, meta=meta)
+
+
+def _ancestor(init: Checkpoint) -> dict[str, Any]:
+    return {"source": init.source, "sha256": init.sha256, "provenance": init.meta.get("provenance")}
 
 
 @torch.no_grad()

@@ -25,6 +25,8 @@ from ddim.schedule import Schedule
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from ddim.checkpoints import Checkpoint
+
 KEPT = 2  # checkpoints
 _NAME = re.compile(r"step-(\d{8})\.pt")
 
@@ -90,6 +92,31 @@ def new_state(
     ema = Ema(unwrapped, recipe.ema)
     network, prepared = accelerator.prepare(unwrapped, optimizer)
     return TrainState(unwrapped, network, prepared, ema, recipe.noise_schedule(), accelerator)
+
+
+def begin_from(init: Checkpoint, state: TrainState, recipe: Recipe) -> None:
+    """Give a new run the weights of a trained model, and its average the same: fine-tuning.
+
+    Raises:
+        ValueError: that model predicts something else, has another schedule, or another network; named.
+    """
+    if init.prediction != recipe.prediction:
+        raise ValueError(
+            f"--init {init.source} predicts {init.prediction}, this run {recipe.prediction}; "
+            f"give --prediction {init.prediction}"
+        )
+    if init.schedule != state.schedule:
+        raise ValueError(f"--init {init.source} was trained on another noise schedule; give its --schedule")
+    own = state.unwrapped.state_dict()
+    found = init.network.state_dict()
+    odd = sorted(k for k in {*own, *found} if k not in own or k not in found or own[k].shape != found[k].shape)
+    if odd:
+        raise ValueError(
+            f"--init {init.source} has another network than this run: {len(odd)} weights differ in name or shape, "
+            f"first {odd[0]}; give the preset, size, channels and classes it was trained with"
+        )
+    state.unwrapped.load_state_dict(found)
+    state.ema = Ema(state.unwrapped, recipe.ema)
 
 
 def save_checkpoint(folder: Path, state: TrainState) -> Path:

@@ -160,7 +160,7 @@ class Command:
 
     def _recipe(self, model: Model, times: tuple[int, ...], n: int) -> dict[str, Any]:
         return {
-            "model": self.model, "weights": model.weights_hash, "tau": list(times), "nfe_steps": len(times) - 1,
+            "model": self.model, "weights": model.weights_hash, "tau": list(times), "steps": len(times) - 1,
             "solver": self.solver, "eta": self.eta, "sigma_hat": self.sigma_hat, "label": self.label,
             "guidance": self.guidance, "clip": self.clip, "precision": self.precision,
             "batch": min(self.batch_size, n), "device": model.device.type, "version": __version__,

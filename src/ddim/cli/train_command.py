@@ -17,6 +17,7 @@ import tyro
 from tqdm import tqdm
 
 from ddim.data import Images, open_images
+from ddim.model import load
 from ddim.nets import PRESETS
 from ddim.recipe import Precision, Recipe
 from ddim.trainrun import Cadence, Plan, run, start
@@ -33,6 +34,8 @@ class Command:
     """The run folder: model, state/, previews/, log.jsonl, tensorboard/."""
     preset: str | None = None
     """The network: digits (8x8), mnist or grey32 (28x28, 32x32 grey), cifar10-small, cifar10, 64 or 128 (by size)."""
+    init: str | None = None
+    """Fine-tune: begin with the weights of this model (bundled name, run, folder or checkpoint), not random ones."""
     max_steps: int = 10000
     """Optimizer steps, counted from the beginning of the run."""
     batch_size: int = 64
@@ -100,7 +103,7 @@ class Command:
         images = self._images()
         plan = Plan(
             self.out, images, self._preset(images), recipe, self._labelled(images),
-            self._words(), self.device,
+            self._words(), self.device, None if self.init is None else load(self.init).checkpoint,
         )  # fmt: skip
         state = start(plan, self.max_steps, resume=self.resume)
         main = state.accelerator.is_main_process
