@@ -1,6 +1,6 @@
 """Put a finished run into the package: averaged weights as fp16, with where they came from.
 
-    .venv/bin/python tools/bundle.py RUN mnist
+.venv/bin/python tools/bundle.py RUN mnist
 """
 
 from __future__ import annotations

@@ -70,9 +70,7 @@ class Digits(_Base):
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.network: DigitClassifier = load_classifier().to(device)
         self.device, self.weights_hash = device, sha256(WEIGHTS)
-        self.resize = (
-            "28x28 as they are; 32x32: middle; smaller: bicubic 20x20 in a border; larger: bilinear 28x28"
-        )
+        self.resize = "28x28 as they are; 32x32: middle; smaller: bicubic 20x20 in a border; larger: bilinear 28x28"
 
     @torch.no_grad()
     def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
