@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import io
 import re
-import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,8 +69,3 @@ def _one_line(box: str) -> str:
     ]
     words = " ".join(" ".join(kept).split()).split(" Argument helptext:")[0]
     return words or "the options could not be read"
-
-
-def is_terminal() -> bool:
-    """Whether bars and colours have someone to see them."""
-    return sys.stderr.isatty()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -45,13 +46,13 @@ class Extractor(Protocol):
         ...
 
 
-class _Base:
+class _Base(ABC):
     name = ""
     resize = "none"
     weights_hash = ""
 
-    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        raise NotImplementedError
+    @abstractmethod
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]: ...
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
