@@ -62,6 +62,32 @@ def test_processes_share_a_job(capsys, tiny_folder, tmp_path, monkeypatch):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
+def test_the_batch_size_can_be_found_and_is_kept(capsys, tiny_folder, tmp_path):
+    args = (
+        "sample",
+        tiny_folder,
+        "--n",
+        5,
+        "--steps",
+        2,
+        "--label",
+        1,
+        "--batch-size",
+        "auto",
+        "--out",
+        tmp_path / "o",
+    )
+    code, text, err = ddim(capsys, *args)
+    assert code == 0, err
+    assert "batch size 4" in text and json.loads((tmp_path / "o" / "recipe.json").read_text())["batch"] == 4
+    (tmp_path / "o" / "000003.png").unlink()
+    code, text, err = ddim(capsys, *args)
+    assert code == 0 and "batch size" not in text, err
+    assert "at least 1 or auto" in mistake(
+        capsys, "sample", tiny_folder, "--batch-size", 0, "--n", 1, "--out", tmp_path / "p"
+    )
+
+
 def test_options_from_a_file_and_argv_wins(capsys, tiny_folder, tmp_path):
     (tmp_path / "run.yaml").write_text("steps: 2\nn: 2\neta: 0.5\nclip: true\n")
     code, _, err = ddim(

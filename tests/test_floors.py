@@ -26,7 +26,7 @@ ROOMS = {
     "dpmsolver": "multistep", "unipc": "multistep",
     "roots": "invert", "implicit": "invert", "coupled": "invert", "latents": "invert", "latent_law": "invert",
     "scoring": "evaluate", "report": "evaluate", "timesearch": "tune",
-    "capacity": "engine",
+    "capacity": "engine", "asked": "model",
     "recipe": "train", "trainstate": "train", "trainrun": "train",
 }  # fmt: skip
 

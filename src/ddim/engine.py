@@ -7,6 +7,7 @@ measured to help (docs/engine.md says how much, and what was left out because it
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import shutil
@@ -15,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
@@ -60,6 +62,14 @@ def pick_precision(precision: str, device: torch.device) -> str:
     if precision not in DTYPES:
         raise ValueError(f"precision is auto, {', '.join(DTYPES)}; got {precision!r}")
     return precision
+
+
+def training_attention(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """How attention runs where gradients follow: as plain matrix products on a CPU, torch's own choice elsewhere.
+
+    The backward pass of torch's fused CPU kernel costs a sixth of a whole step at 49 tokens (docs/engine.md).
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
 def prepared(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ddim import engine
+from ddim.asked import seeds_of
 from ddim.checkpoints import Checkpoint, open_checkpoint
 from ddim.denoiser import Bound, Clip, Denoiser, DynamicThreshold
 from ddim.guidance import Guided
@@ -74,7 +75,7 @@ class Model:
         self.num_classes = checkpoint.num_classes
         self.null_label = checkpoint.null_label
         self.device = torch.device("cpu")
-        self._prepared: dict[str, nn.Module] = {}
+        self._prepared: dict[tuple[str, bool], nn.Module] = {}
 
     def __repr__(self) -> str:
         return f"Model({self.checkpoint.source}, shape={self.shape}, {self.prediction}, T={self.schedule.T})"
@@ -129,12 +130,12 @@ class Model:
             raise ValueError(f"label {bad} is outside 0..{self.num_classes - 1}, the classes this model knows")
         return values.expand(n).clone().to(self.device)
 
-    def network(self, precision: str = "fp32") -> nn.Module:
-        """The network ready to run in that precision; made once and kept."""
-        name = engine.pick_precision(precision, self.device)
-        if name not in self._prepared:
-            self._prepared[name] = engine.prepared(self.checkpoint.network, name)
-        return self._prepared[name]
+    def network(self, precision: str = "fp32", compiled: bool = False) -> nn.Module:
+        """The network ready to run in that precision, through torch.compile or not; made once and kept."""
+        key = engine.pick_precision(precision, self.device), compiled
+        if key not in self._prepared:
+            self._prepared[key] = engine.prepared(self.checkpoint.network, key[0], compiled=compiled)
+        return self._prepared[key]
 
     def denoiser(
         self,
@@ -143,6 +144,7 @@ class Model:
         guidance: float = 1.0,
         clip: bool | None = None,
         precision: str = "fp32",
+        compiled: bool = False,
     ) -> Denoiser:
         """The network as a denoiser, with its conditions bound.
 
@@ -151,11 +153,12 @@ class Model:
             guidance: weight w of classifier-free guidance; 1 is the plain conditional network.
             clip: clamp x0 into the data's range and re-derive eps; None does what the checkpoint says.
             precision: "fp32", "bf16", "fp16", "fp64" or "auto"; the state and the coefficients stay as x is.
+            compiled: through torch.compile; minutes at the first call on a CPU, see `engine.compile_decision`.
 
         Raises:
             ValueError: guidance without a label or without a null label.
         """
-        denoise: Denoiser = self.checkpoint.denoiser(self.network(precision))
+        denoise: Denoiser = self.checkpoint.denoiser(self.network(precision, compiled))
         if guidance != 1.0:
             if label is None or self.null_label is None:
                 need = "a label" if self.null_label is not None else "a model trained with label dropout"
@@ -191,6 +194,7 @@ class Model:
         guidance: float = 1.0,
         clip: bool | None = None,
         precision: str = "fp32",
+        compiled: bool = False,
         batch_size: int = 64,
     ) -> Tensor:
         """n images, float (n, C, H, W) in [-1, 1] (not clamped). Image i depends on its seed alone.
@@ -200,13 +204,14 @@ class Model:
             steps, spacing: see `ddim.tau`; 20 steps unless said otherwise. `tau` gives the times themselves.
             eta: 0 deterministic, 1 DDPM. solver: a name of `multistep.SOLVERS` or a solver object.
             label: one class, or one an image; None leaves the class open.
-            guidance, clip, precision: see `denoiser`.
+            guidance, clip, precision, compiled: see `denoiser`.
             batch_size: images a network call; does not change the noise of any image.
 
         Raises:
             ValueError: combinations that make no sense, with the numbers.
         """
-        seeds, count = self._seeds(n, seed, seeds, latents)
+        seeds = seeds_of(n, seed, seeds, latents, self.shape)
+        count = len(seeds)
         times = self._times(steps, spacing, tau, solver)
         method = solver_named(solver, eta) if isinstance(solver, str) else solver
         if not isinstance(solver, str) and eta:
@@ -218,9 +223,8 @@ class Model:
         for i in range(0, count, batch_size):
             part = slice(i, i + batch_size)
             x_T = noise(seeds[part], self.shape) if latents is None else latents[part]
-            denoise = self.denoiser(
-                label=None if classes is None else classes[part], guidance=guidance, clip=clip, precision=precision
-            )
+            own = None if classes is None else classes[part]
+            denoise = self.denoiser(label=own, guidance=guidance, clip=clip, precision=precision, compiled=compiled)
             out.append(sample(denoise, x_T.to(self.device), times, solver=method, seeds=seeds[part]))
         return self._to_unit(torch.cat(out))
 
@@ -282,24 +286,3 @@ class Model:
         explicit = not isinstance(spacing, str)
         name = solver if isinstance(solver, str) else "ddim"
         return self.tau(steps if explicit or steps is not None else 20, spacing, solver=name)
-
-    def _seeds(
-        self, n: int | None, seed: int, seeds: Sequence[int] | None, latents: Tensor | None
-    ) -> tuple[list[int], int]:
-        given = [name for name, value in (("n", n), ("seeds", seeds)) if value is not None]
-        if len(given) == 2:
-            raise ValueError("give n (with seed) or seeds, not both")
-        if latents is not None:
-            if tuple(latents.shape[1:]) != tuple(self.shape):
-                raise ValueError(f"latents are {tuple(latents.shape[1:])} each, but this model makes {self.shape}")
-            n = len(latents) if n is None and seeds is None else n
-        if seeds is None:
-            if n is None or n < 1:
-                raise ValueError(f"ask for at least one image: n = {n}")
-            seeds = range(seed, seed + n)
-        seeds = list(seeds)
-        if not seeds:
-            raise ValueError("seeds is empty: ask for at least one image")
-        if latents is not None and len(latents) != len(seeds):
-            raise ValueError(f"{len(latents)} latents, but {len(seeds)} seeds or n")
-        return seeds, len(seeds)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ddim.data import Batch
 from ddim.denoiser import zero_based
+from ddim.engine import training_attention
 from ddim.nets import torch_randomness
 from ddim.noise import generator
 from ddim.objective import diffuse
@@ -121,7 +122,8 @@ def _loss(state: TrainState, batch: Batch, d: Draws, recipe: Recipe) -> Tensor:
     if label is not None and state.unwrapped.null_label is not None:
         label = torch.where(d.dropped, torch.full_like(label, state.unwrapped.null_label), label).to(device)
     x_t = diffuse(x0, eps, t, state.schedule)
-    out = state.network(x_t, zero_based(t).to(device), label)
+    with training_attention(device):
+        out = state.network(x_t, zero_based(t).to(device), label)
     return recipe.objective().losses(out, x0, eps, t, state.schedule).mean()
 
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 
 from ddim import __version__
 from ddim.cli.common import progress
+from ddim.cli.settle import BatchSize, Settled, When, settle
 from ddim.generate import generate, open_job, verify, write_npz
 from ddim.model import DEFAULT, Model, load
 from ddim.multistep import solver_named
-from ddim.noise import parse_seeds
+from ddim.noise import noise, parse_seeds
 from ddim.sample import sample
 from ddim.solver import DDIM, Solver
 
@@ -55,10 +57,13 @@ class Command:
     """Weight of classifier-free guidance; 1 is the plain conditional network."""
     clip: bool | None = None
     """Clamp x0 into the data's range at every step and re-derive eps; default: as the checkpoint says."""
-    batch_size: int = 64
-    """Images a network call. Noise never depends on it; pixels by at most 1 level of 255, and rarely."""
+    batch_size: BatchSize = 64
+    """Images a network call, or auto: what fits the memory. Noise never depends on it; pixels by at most 1 level of
+    255, and rarely."""
     precision: Precision = "fp32"
     """Number format of the network; the state and the coefficients stay float32 and float64."""
+    compile: When = "auto"
+    """Whether the network goes through torch.compile; auto does it where the job is long enough to repay it."""
     device: str = "auto"
     """cpu, cuda, ... or auto."""
     npz: bool = False
@@ -72,15 +77,20 @@ class Command:
         if self.verify:
             print(f"{self.out}: {verify(self.out)} images, each as its manifest says")
             return
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
         seeds = self._seeds()
         model = load(self.model, device=self.device)
         times = self._times(model)
         solver = self._solver()
         labels = self._labels(model, seeds)
-        recipe = self._recipe(model, times, len(seeds))
         self._refuse_early(model, times, solver, labels)
+        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        settled = settle(
+            self.batch_size, self.compile, out=self.out, n=len(seeds), calls_an_image=(len(times) - 1) * solver.nfe,
+            call=lambda rows: self._call(model, times[0], labels, rows), device=model.device, rank=rank, world=world,
+        )  # fmt: skip
+        for note in settled.notes:
+            print(note)
+        recipe = self._recipe(model, times, settled, len(seeds))
         out = open_job(self.out, {**recipe, "seeds": self.seeds or f"{seeds[0]}-{seeds[-1]}"})
         by_seed = dict(zip(seeds, labels, strict=True)) if labels is not None else None
 
@@ -88,12 +98,11 @@ class Command:
             return model.sample(
                 seeds=batch, tau=times, solver=solver, guidance=self.guidance, clip=self.clip,
                 label=None if by_seed is None else [by_seed[s] for s in batch],
-                precision=self.precision, batch_size=len(batch),
+                precision=self.precision, batch_size=len(batch), compiled=settled.compiled,
             ).cpu()  # fmt: skip
 
-        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         with progress(len(seeds[rank::world]), "images") as bar:
-            for done in generate(make, seeds, out, recipe, batch_size=self.batch_size, rank=rank, world=world):
+            for done in generate(make, seeds, out, recipe, batch_size=settled.batch, rank=rank, world=world):
                 bar(done)
         self._report(out, seeds, labels, rank)
 
@@ -152,16 +161,23 @@ class Command:
     ) -> None:
         """Build everything once, so that what cannot work is refused before a folder is made."""
         from ddim.analytic import GaussianDenoiser
-        from ddim.noise import noise
 
         first = None if labels is None else model.labels(labels[0], 1)
         model.denoiser(label=first, guidance=self.guidance, clip=self.clip, precision=self.precision)
         sample(GaussianDenoiser(model.schedule, 0.0, 1.0), noise([0], (2,)), times, solver=solver, seeds=[0])
 
-    def _recipe(self, model: Model, times: tuple[int, ...], n: int) -> dict[str, Any]:
+    @torch.no_grad()
+    def _call(self, model: Model, t: int, labels: list[int] | None, rows: int) -> None:
+        """One network call on that many images, as this job makes them."""
+        label = None if labels is None else model.labels(labels[0], rows)
+        denoise = model.denoiser(label=label, guidance=self.guidance, clip=self.clip, precision=self.precision)
+        denoise(noise([0] * rows, model.shape).to(model.device), t)
+
+    def _recipe(self, model: Model, times: tuple[int, ...], settled: Settled, n: int) -> dict[str, Any]:
         return {
             "model": self.model, "weights": model.weights_hash, "tau": list(times), "steps": len(times) - 1,
             "solver": self.solver, "eta": self.eta, "sigma_hat": self.sigma_hat, "label": self.label,
             "guidance": self.guidance, "clip": self.clip, "precision": self.precision,
-            "batch": min(self.batch_size, n), "device": model.device.type, "version": __version__,
+            "batch": min(settled.batch, n), "device": model.device.type, "version": __version__,
+            **({"compiled": True} if settled.compiled else {}),
         }  # fmt: skip
