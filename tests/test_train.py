@@ -21,8 +21,11 @@ def constant_batches(n, value=0.5):
     return batch_at
 
 
-def test_precision_is_settled_before_it_is_stored():
-    assert resolve_precision("auto", "cpu") == "fp32" and resolve_precision("bf16", "cpu") == "bf16"
+def test_precision_is_settled_before_it_is_stored(monkeypatch):
+    for found, expected in (({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
+        assert resolve_precision("auto", "cpu") == expected
+    assert resolve_precision("bf16", "cpu") == "bf16"
     with pytest.raises(ValueError, match="fp16 training needs an accelerator"):
         resolve_precision("fp16", "cpu")
     with pytest.raises(ValueError, match="got 'fp8'"):

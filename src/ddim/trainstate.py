@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ddim.ema import Ema
-from ddim.engine import pick_device
+from ddim.engine import pick_device, pick_precision
 from ddim.nets import DiffusersNetwork, build
 from ddim.recipe import Recipe
 from ddim.schedule import Schedule
@@ -48,17 +48,17 @@ class TrainState:
 
 
 def resolve_precision(precision: str, device: str = "auto") -> str:
-    """ "auto" is bf16 on an accelerator and fp32 on the CPU.
+    """ "auto" is bf16 where the hardware has it (see `engine.has_fast_bf16`), else fp32; weights stay fp32.
 
     Raises:
         ValueError: fp16 on the CPU, where it is slower and overflows; an unknown name.
     """
-    kind = pick_device(device).type
+    where = pick_device(device)
     if precision == "auto":
-        return "fp32" if kind == "cpu" else "bf16"
+        return pick_precision("auto", where)
     if precision not in ("fp32", "bf16", "fp16"):
         raise ValueError(f"precision is auto, fp32, bf16 or fp16; got {precision!r}")
-    if precision == "fp16" and kind == "cpu":
+    if precision == "fp16" and where.type == "cpu":
         raise ValueError("fp16 training needs an accelerator; on the CPU use --precision fp32 or bf16")
     return precision
 

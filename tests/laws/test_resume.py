@@ -71,6 +71,14 @@ def assert_same(a: Path, b: Path) -> None:
         assert same, name
 
 
+def test_so_they_are_in_bf16(data, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(data, whole, 60, "--precision", "bf16") == 0
+    assert train(data, parts, 25, "--precision", "bf16") == 0
+    assert train(data, parts, 60, "--precision", "bf16", "--resume") == 0
+    assert_same(whole, parts)
+
+
 def test_25_and_35_steps_are_60_steps(data, sixty, tmp_path):
     run = tmp_path / "run"
     assert train(data, run, 25) == 0

@@ -83,7 +83,7 @@ class Command:
     seed: int = 0
     """Decides the initial weights, the order of the data and all noise."""
     precision: Precision = "auto"
-    """auto, fp32, bf16 or fp16; auto is bf16 on an accelerator, fp32 on the CPU."""
+    """auto, fp32, bf16 or fp16; auto is bf16 where the GPU or the CPU computes in it, else fp32. Weights stay fp32."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
     checkpoint_every: int = 1000
