@@ -18,10 +18,11 @@ import torch
 from ddim import DDIM, load, noise, sample, trajectory
 from ddim.coupled import Coupled, gamma_for
 from ddim.data import open_images
-from ddim.images import from_uint8
+from ddim.images import from_uint8, to_uint8
 from ddim.implicit import Implicit, StepReport
 from ddim.latent_law import law
 from ddim.latents import Latents
+from ddim.metrics import Moments, extractor, frechet
 from ddim.solver import Solver
 
 BATCH = 50
@@ -73,19 +74,44 @@ def calls_by_step(model: Any, x: torch.Tensor, labels: torch.Tensor | None, tau:
     }  # fmt: skip
 
 
-def as_sampler(model: Any, n: int, steps: int) -> dict[str, float]:
-    """RMS to the 1000-step trajectory: DDIM, the leapfrog (gamma 1), and the gamma that encoding uses."""
-    x_T, tau = noise(range(n), model.shape), model.tau(steps)
-    denoise = model.denoiser(
-        label=model.labels([i % 10 for i in range(n)], n) if model.num_classes else None, clip=False
-    )
-    long = sample(denoise, x_T, model.tau(model.schedule.T))
+def samplers(steps: int) -> dict[str, Solver[Any]]:
+    """DDIM, the leapfrog (gamma 1), and the gamma that encoding uses, each way."""
     gamma = gamma_for(steps)
-    solvers: dict[str, Solver[Any]] = {"ddim": DDIM()}
-    solvers |= {f"gamma {g:.3f}": Coupled(g) for g in (1.0, gamma, 1 / gamma)}
+    return {"ddim": DDIM(), **{f"gamma {g:.3f}": Coupled(g) for g in (1.0, gamma, 1 / gamma)}}
+
+
+def as_sampler(model: Any, n: int, steps: int) -> dict[str, float]:
+    """RMS of each sampler's images to the 1000-step trajectory's."""
+    x_T, tau = noise(range(n), model.shape), model.tau(steps)
+    denoise = model.denoiser(label=cycled(model, range(n)), clip=False)
+    long = sample(denoise, x_T, model.tau(model.schedule.T))
     return {
-        name: float((sample(denoise, x_T, tau, solver=s) - long).square().mean().sqrt()) for name, s in solvers.items()
+        name: float((sample(denoise, x_T, tau, solver=s) - long).square().mean().sqrt())
+        for name, s in samplers(steps).items()
     }
+
+
+def cycled(model: Any, seeds: range) -> torch.Tensor | None:
+    return model.labels([i % model.num_classes for i in seeds], len(seeds)) if model.num_classes else None
+
+
+def quality(model: Any, real: torch.Tensor, n: int, steps: int, precision: str) -> dict[str, Any]:
+    """FD of the digit classifier's features to real images, and the share read as asked, of each sampler's images."""
+    look, tau = extractor("mnist"), model.tau(steps)
+    target = Moments.of(torch.cat([look.features(part) for part in real.split(500)]))
+    found = {}
+    for name, solver in samplers(steps).items():
+        features, right = [], 0
+        for i in range(0, n, BATCH):
+            seeds = range(i, min(i + BATCH, n))
+            label = cycled(model, seeds)
+            x_T = noise(seeds, model.shape)
+            x = sample(model.denoiser(label=label, clip=False, precision=precision), x_T, tau, solver=solver)
+            f, logits = look.both(from_uint8(to_uint8(x)))
+            features.append(f)
+            right += int((logits.argmax(1) == label).sum())
+        found[name] = {"FD-mnist": frechet(Moments.of(torch.cat(features)), target), "read as asked": right / n}
+    return found
 
 
 def main() -> None:
@@ -96,6 +122,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--spacings", default="uniform,quadratic")
     parser.add_argument("--sampler-n", type=int, default=16)
+    parser.add_argument("--quality-n", type=int, default=0, help="images of each sampler for FD; needs --reference")
+    parser.add_argument("--reference", help="real digits for FD")
+    parser.add_argument("--only-quality", action="store_true")
     parser.add_argument("--out")
     options = parser.parse_args()
     model = load(options.model)
@@ -103,7 +132,7 @@ def main() -> None:
     x = from_uint8(data.pixels[: options.n])
     labels = torch.as_tensor(data.labels[: options.n]) if model.num_classes and data.labels is not None else None
     found: dict[str, Any] = {"model": options.model, "n": len(x), "steps": options.steps, "labels": labels is not None}
-    for spacing in options.spacings.split(","):
+    for spacing in [] if options.only_quality else options.spacings.split(","):
         tau = model.tau(options.steps, spacing)
         for method, precision in [("naive", "fp32"), ("implicit", "fp32"), ("bdia", "fp32"), ("exact", "fp32"),
                                   ("exact", "fp64")]:  # fmt: skip
@@ -118,8 +147,13 @@ def main() -> None:
         print(f"{spacing:9} calls", {k: v for k, v in found[f"{spacing} calls"].items() if k != "table"}, flush=True)
         for t, s, solved, calls, residual in found[f"{spacing} calls"]["table"]:
             print(f"  {t:4} -> {s:4}  solved {100 * solved:5.1f}%  {calls:5.1f} calls  residual {residual:.0e}")
-    found["sampler"] = as_sampler(model, options.sampler_n, options.steps)
-    print("as samplers, RMS to the 1000-step trajectory:", found["sampler"])
+    if options.sampler_n:
+        found["sampler"] = as_sampler(model, options.sampler_n, options.steps)
+        print("as samplers, RMS to the 1000-step trajectory:", found["sampler"], flush=True)
+    if options.quality_n and options.reference:
+        real = from_uint8(open_images(options.reference).pixels[:20_000])
+        found["quality"] = quality(model, real, options.quality_n, options.steps, "bf16")
+        print(f"as samplers, {options.quality_n} images:", found["quality"])
     if options.out:
         with open(options.out, "w") as file:  # noqa: PTH123 -- a script
             json.dump(found, file, indent=1)

@@ -105,6 +105,18 @@ def test_what_may_do_something_else_is_not_packed():
     assert kinds == [Other, nn.Conv2d, nn.Conv2d, engine.PackedConv2d]
 
 
+@needs_packing
+@pytest.mark.parametrize(("width", "kept"), [(32, True), (48, True), (24, False)])
+def test_blocked_layouts_only_for_widths_in_blocks_of_16(width, kept):
+    plain = nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, 3, 3))
+    assert engine.uneven(plain) is not kept
+    if engine.why_not_packed(CPU, "bf16") is None:
+        ready = engine.prepared(plain, "bf16")
+        assert ready[1].weight.is_contiguous(memory_format=torch.channels_last) is kept
+        assert isinstance(ready[1], engine.PackedConv2d) is kept
+    assert isinstance(engine.prepared(plain, "fp32")[1], engine.PackedConv2d), "fp32 packs at any width"
+
+
 def test_nothing_to_change_is_the_network_itself():
     network = nn.Linear(2, 2)
     assert engine.prepared(network, "fp32") is network

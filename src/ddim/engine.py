@@ -88,6 +88,7 @@ def prepared(
         precision: "auto", "fp32", "bf16", "fp16" or "fp64": the type of weights and activations.
         channels_last: NHWC memory. Default: where it was measured to help, that is in half precision.
         packed: convolution weights kept in oneDNN's own order beside the plain ones. Default: on a CPU that can.
+            On a CPU, half precision gets neither by default if the network has `uneven` widths.
         compiled: run through torch.compile; pays only for very long jobs, see `compile_decision`. Where it
             cannot be done, the network runs as it is and a warning says why.
 
@@ -96,11 +97,13 @@ def prepared(
     """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     name = pick_precision(precision, device)
-    last = name in ("bf16", "fp16") if channels_last is None else channels_last
+    half = name in ("bf16", "fp16")
+    plain = half and device.type == "cpu" and uneven(network)
+    last = half and not plain if channels_last is None else channels_last
     obstacle = why_not_packed(device, name)
     if packed and obstacle:
         raise ValueError(f"convolution weights cannot be packed: {obstacle}")
-    pack = obstacle is None and not compiled if packed is None else packed
+    pack = obstacle is None and not compiled and not plain if packed is None else packed
     network.eval()
     if name == "fp32" and not last and not compiled and not (pack and _packable(network)):
         return network
@@ -116,6 +119,16 @@ def prepared(
             conv.__class__ = PackedConv2d
     ready.register_forward_hook(_row_major)
     return Compiled(ready, device) if compiled else ready
+
+
+def uneven(network: nn.Module) -> bool:
+    """Whether some convolution has a width that is no multiple of 16, image channels (up to 4) aside.
+
+    oneDNN's bf16 kernels work on blocks of 16 channels: at other widths blocked and NHWC layouts cost more than they
+    save (docs/engine.md).
+    """
+    convs = (m for m in network.modules() if isinstance(m, nn.Conv2d))
+    return any(width > 4 and width % 16 for m in convs for width in (m.in_channels, m.out_channels))
 
 
 def _row_major(_module: nn.Module, _args: Any, out: Any) -> Any:
@@ -144,7 +157,7 @@ def _packable(network: nn.Module) -> list[nn.Conv2d]:
 
 
 class PackedConv2d(nn.Conv2d):
-    """A convolution with its weight also in oneDNN's blocked order, so that no call reorders it again.
+    """A convolution with its weight also in oneDNN's blocked order, so that no call of that shape reorders it again.
 
     Where gradients are wanted, or the input is of another type or device, it is a plain convolution.
     """
@@ -154,10 +167,11 @@ class PackedConv2d(nn.Conv2d):
         if grad or x.dtype != self.weight.dtype or x.device.type != "cpu" or x.ndim != 4 or len(x) == 0:
             return super().forward(x)
         where = (list(self.padding), list(self.stride), list(self.dilation), self.groups)
-        seen = (self.weight.data_ptr(), None if self.weight.is_inference() else self.weight._version)
-        if self.__dict__.get("_seen") != seen:  # the first call, or the weight was changed in place
+        seen = (x.shape, self.weight.data_ptr(), None if self.weight.is_inference() else self.weight._version)
+        if self.__dict__.get("_seen") != seen:  # the first call of this shape, or the weight was changed in place
             plain = self.weight.detach().to_mkldnn()
-            self.__dict__["_packed"] = torch._C._nn.mkldnn_reorder_conv2d_weight(plain, *where)
+            reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # torch's stub lacks the size
+            self.__dict__["_packed"] = reorder(plain, *where, list(x.shape))
             self.__dict__["_seen"] = seen
         made: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self.__dict__["_packed"], self.bias, *where, "none", [], ""
