@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -18,76 +18,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ddim.checkpoints.readings import AXES, RANGES, REMEDIES, Reading, Report, Row, nearest, schedules
 from ddim.checkpoints.record import Checkpoint
-from ddim.checkpoints.scheduler import like
 from ddim.noise import noise
 from ddim.predict import PARAMETERISATIONS
-from ddim.schedule import Level, Schedule
+from ddim.schedule import Level
 
 LEVELS = (0.98, 0.9, 0.7, 0.4, 0.15, 0.04)  # alpha_bar of the noised images
 FIRST = (1, 2, 3, 4)  # where a time that is off by one shows: the noise of neighbours differs most
 ERRORS = 3.0
 FACTORS = {"time offset": 0.004}  # one step of many changes little; elsewhere a fault costs 2% and more
 FACTOR = 0.02
-RANGES = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0)}
-AXES = ("schedule", "prediction", "time scale", "time offset", "data range", "channel order")
-REMEDIES = {
-    ("diffusers", "schedule"): "--set beta_schedule=...",
-    ("diffusers", "prediction"): "--set prediction_type={epsilon,sample,v_prediction}",
-    ("diffusers", "data range"): "--set data_range=[low,high]",
-    ("ermongroup", "schedule"): "--set diffusion.beta_schedule=...",
-    ("ermongroup", "data range"): "--set data.rescaled={true,false}",
-    ("openai", "schedule"): "--set noise_schedule={linear,cosine}",
-    ("openai", "prediction"): "--set predict_xstart={true,false}",
-    ("openai", "time scale"): "--set rescale_timesteps={true,false} or --set diffusion_steps=T",
-    ("lucidrains", "schedule"): "--set diffusion.beta_schedule={linear,cosine,sigmoid}",
-    ("lucidrains", "prediction"): "--set diffusion.objective={pred_noise,pred_x0,pred_v}",
-}
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One way to read the weights, an option on each axis."""
-
-    schedule: str
-    prediction: str
-    time_scale: float
-    time_offset: int
-    data_range: str
-    channel_order: str
-
-    def option(self, axis: str) -> str:
-        """The option on an axis, in words."""
-        value = getattr(self, axis.replace(" ", "_"))
-        if axis == "time scale":
-            return f"{value:g}"
-        return {0: "0-based (t - 1)", 1: "1-based (t)"}[value] if axis == "time offset" else str(value)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the report: the error (geometric mean of the squared error of eps) with this option, others best."""
-
-    axis: str
-    option: str
-    error: float
-    said: bool
-    best: bool
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the probe found. `fits`: the file's reading is the best on every axis, or as good."""
-
-    rows: tuple[Row, ...]
-    said: Reading
-    best: Reading
-    warnings: tuple[str, ...]
-    images: int
-
-    @property
-    def fits(self) -> bool:
-        return not self.warnings
 
 
 @torch.no_grad()
@@ -155,7 +96,7 @@ class _Bench:
     def __post_init__(self) -> None:
         self.eps = noise(range(self.seed, self.seed + len(self.images)), self.images.shape[1:], purpose="probe")
         self.eps = self.eps.to(self.images)
-        self.schedules = _schedules(self.checkpoint.schedule)
+        self.schedules = schedules(self.checkpoint.schedule)
         self.is_table = isinstance(
             getattr(getattr(self.checkpoint.network, "unet", None), "time_proj", None), nn.Embedding
         )
@@ -202,7 +143,7 @@ class _Bench:
         x0 = self.images if reading.channel_order == "RGB" else self.images.flip(1)
         x0 = (x0 + 1) / 2 * (high - low) + low
         gain = ((high - low) / 2) ** 2  # a narrower range has less signal at the same alpha_bar
-        times = [t for t in FIRST if t <= schedule.T] if first else [_nearest(schedule, a, gain) for a in LEVELS]
+        times = [t for t in FIRST if t <= schedule.T] if first else [nearest(schedule, a, gain) for a in LEVELS]
         logs: dict[str, list[Tensor]] = {name: [] for name in PARAMETERISATIONS}
         for t in times:
             at = schedule.at(t)
@@ -301,28 +242,3 @@ def _better(candidate: Tensor, current: Tensor, axis: str) -> bool:
     gain = current - candidate
     spread = float(gain.std(unbiased=True)) / math.sqrt(len(gain))
     return float(gain.mean()) > max(FACTORS.get(axis, FACTOR), ERRORS * spread)
-
-
-def _nearest(schedule: Schedule, alpha_bar: float, gain: float) -> int:
-    """The t whose SNR, times the gain of the data range, is nearest to that of alpha_bar."""
-    a = schedule.alpha_bar[1:].clamp(1e-12, 1 - 1e-12)
-    wanted = math.log(alpha_bar / (1 - alpha_bar) / gain)
-    return 1 + int((torch.log(a / (1 - a)) - wanted).abs().argmin())
-
-
-def _schedules(own: Schedule) -> Mapping[str, Schedule]:
-    """The file's schedule under "as given", and the common ones that differ from it."""
-    from ddim.checkpoints.lucidrains import _named
-
-    T = own.T
-    common = {
-        "linear": Schedule.linear(T, beta_start=0.1 / T, beta_end=min(20.0 / T, 0.999)),
-        "cosine": Schedule.cosine(T),
-        "scaled_linear": Schedule.scaled_linear(T, beta_start=0.85 / T, beta_end=min(12.0 / T, 0.999)),
-        "sigmoid": _named("sigmoid", T),
-    }
-    names = {"as given": own}
-    for name, schedule in common.items():
-        if not like(schedule, own):
-            names[name] = schedule
-    return names
