@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from ddim.checkpoints import Checkpoint
-from ddim.checkpoints.probe import Report, probe
+from ddim.checkpoints.probe import probe
+from ddim.checkpoints.readings import Report
 from ddim.cli.common import table
 from ddim.data import open_source
 from ddim.images import as_pixels, fitted, from_uint8, read_image
