@@ -7,14 +7,13 @@ both. `python benchmarks/sampling.py [--quick]`
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from typing import Any
 
 import numpy as np
 import torch
-from common import alternate, ratios, save, spread, unet
+from common import NETWORK, alternate, options, parser, ratios, save, spread, unet
 from torch import Tensor, nn
 
 import ddim
@@ -87,6 +86,7 @@ def compare(net: nn.Module, batch: int, steps: int, repeats: int) -> dict[str, A
     raw = DiffusersNetwork(net).eval()
     auto = engine.pick_precision("auto", torch.device("cpu"))
     fp32, fast = engine.prepared(raw, "fp32"), engine.prepared(raw, auto)
+    plain = engine.prepared(raw, "fp32", packed=False)
 
     def theirs(output_type: str = "pil", **options: Any) -> Any:
         return pipe(
@@ -100,23 +100,16 @@ def compare(net: nn.Module, batch: int, steps: int, repeats: int) -> dict[str, A
     # By default it clips x0 and keeps the old eps; for the comparison of values it is told to re-derive eps, as we do.
     reference = theirs("np", use_clipped_model_output=True)
     mine, quick = in_range(ours(fp32, x_T, times)), in_range(ours(fast, x_T, times))
-    seconds = alternate(
-        {
-            "DDIMPipeline": theirs,
-            "ddim fp32": lambda: to_pictures(ours(fp32, x_T, times)),
-            f"ddim auto ({auto})": lambda: to_pictures(ours(fast, x_T, times)),
-        },
-        repeats,
-        warm=0,
-    )
-    base, plain, best = seconds.values()
+    networks = {"ddim fp32": fp32, "ddim fp32 unpacked": plain, f"ddim auto ({auto})": fast}
+    runs: dict[str, Any] = {"DDIMPipeline": theirs}
+    runs |= {name: lambda network=network: to_pictures(ours(network, x_T, times)) for name, network in networks.items()}
+    seconds = alternate(runs, repeats, warm=0)
     return {
         "batch": batch,
         "steps": steps,
         "x_T": f"torch.Generator().manual_seed({batch})",
         "images_per_second": {k: spread([batch / s for s in v]) for k, v in seconds.items()},
-        "speedup_fp32": ratios(base, plain),
-        "speedup_auto": ratios(base, best),
+        "speedup": {f"{k} / DDIMPipeline": ratios(seconds["DDIMPipeline"], seconds[k]) for k in networks},
         "fp32_max_difference": float(np.abs(reference * 2 - mine * 2).max()),  # in the data's range -1..1
         "auto_psnr_db": psnr(mine, quick),
         "outside_network": {"fp32": outside(fp32, x_T, times), auto: outside(fast, x_T, times)},
@@ -131,28 +124,20 @@ def to_pictures(x: Tensor) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="5 steps, 3 repeats")
-    parser.add_argument("--threads", type=int, default=None)
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    steps, repeats = (5, 3) if args.quick else (20, 5)
+    args = options(parser(__doc__))
     net = unet()
     rows = []
-    for batch in (1, 8):
-        row = compare(net, batch, steps, repeats)
+    for batch in (1, 2) if args.quick else (1, 8):
+        row = compare(net, batch, 2 if args.quick else 20, 1 if args.quick else 5)
         rows.append(row)
         print(
-            f"batch {batch}: ddim auto {row['speedup_auto']['median']:.2f}x, fp32 {row['speedup_fp32']['median']:.2f}x "
-            f"of DDIMPipeline; fp32 within {row['fp32_max_difference']:.2g}, auto PSNR {row['auto_psnr_db']:.1f} dB, "
+            f"batch {batch}: "
+            + ", ".join(f"{k} {v['median']:.2f}x ({v['min']:.2f} to {v['max']:.2f})" for k, v in row["speedup"].items())
+            + f"; fp32 within {row['fp32_max_difference']:.2g}, auto PSNR {row['auto_psnr_db']:.1f} dB, "
             f"outside the network {row['outside_network']}",
             flush=True,
         )
-    save(
-        "sampling-quick" if args.quick else "sampling",
-        {"network": "cifar10, 35.7M, random weights, seed 0", "rows": rows},
-    )
+    save("sampling", {"network": NETWORK, "rows": rows}, args.quick)
 
 
 if __name__ == "__main__":
