@@ -124,11 +124,13 @@ def to_pictures(x: Tensor) -> Any:
 
 
 def main() -> None:
-    args = options(parser(__doc__))
+    made = parser(__doc__)
+    made.add_argument("--repeats", type=int, default=5)
+    args = options(made)
     net = unet()
     rows = []
     for batch in (1, 2) if args.quick else (1, 8):
-        row = compare(net, batch, 2 if args.quick else 20, 1 if args.quick else 5)
+        row = compare(net, batch, 2 if args.quick else 20, 1 if args.quick else args.repeats)
         rows.append(row)
         print(
             f"batch {batch}: "
