@@ -69,6 +69,11 @@ def test_other_processes_wait_for_the_first_one(tmp_path, monkeypatch):
     assert settled(tmp_path, "auto", "auto", rank=1, world=2)[0][:2] == (3, False)
 
 
+def test_a_short_job_waits_for_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    assert settled(tmp_path, 8, "auto", rank=1, world=2)[0][:2] == (8, False)
+
+
 def test_a_batch_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least 1 or auto, got 0"):
         settled(tmp_path, 0, "never")

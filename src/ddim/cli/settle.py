@@ -59,7 +59,8 @@ def settle(
     if isinstance(batch_size, int) and batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1 or auto, got {batch_size}")
     open_question = batch_size == "auto" or compile == "auto"
-    stored = _stored(out, wait=open_question and rank > 0)
+    short = batch_size != "auto" and math.ceil(n / world / batch_size) * calls_an_image < WORTH_MEASURING
+    stored = _stored(out, wait=open_question and rank > 0 and not short)
     if stored is not None and open_question:
         batch = stored.batch if batch_size == "auto" else batch_size
         return Settled(batch, stored.compiled if compile == "auto" else compile == "always")
