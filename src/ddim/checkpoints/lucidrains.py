@@ -145,7 +145,12 @@ def _sigmoid(u: float, start: float = -3.0, end: float = 3.0) -> float:
     return (float(high) - value) / float(high - low)
 
 
-def _named(name: str, T: int) -> Schedule:
+def named_schedule(name: str, T: int) -> Schedule:
+    """The program's schedule of that name.
+
+    Raises:
+        ValueError: another name.
+    """
     if name == "linear":
         return Schedule.linear(T, beta_start=0.1 / T, beta_end=20.0 / T)
     if name == "cosine":
@@ -163,11 +168,11 @@ def _schedule(buffers: Mapping[str, Tensor], diffusion: Mapping[str, Any], where
         notes.append(
             f"no schedule in the file: T = {T}, {name}" + ("" if asked else " (the program's default) assumed")
         )
-        return _named(name, T)
+        return named_schedule(name, T)
     betas = buffers["betas"].double().flatten()
     agree(diffusion, {"timesteps": len(betas)}, where)
     for name in ("sigmoid", "cosine", "linear"):
-        schedule = _named(name, len(betas))
+        schedule = named_schedule(name, len(betas))
         if torch.allclose(schedule.betas(), betas, rtol=3e-7, atol=1e-11):
             agree(diffusion, {"beta_schedule": name}, where)
             return schedule

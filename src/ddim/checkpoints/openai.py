@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from ddim.checkpoints.openai_layout import KIND, Layout, layout_of
+from ddim.checkpoints.openai_layout import Layout, layout_of
+from ddim.checkpoints.openai_weights import translated
 from ddim.checkpoints.parts import Parts
 from ddim.checkpoints.settings import agree, flag, flat, whole
-from ddim.checkpoints.translate import Translation, state_dict
+from ddim.checkpoints.translate import state_dict
 from ddim.schedule import Schedule
 
 DEFAULT_HEADS = 4  # of both programs' scripts
@@ -37,12 +36,6 @@ DIFFUSION = {
     "rescale_timesteps", "rescale_learned_sigmas",
 }  # fmt: skip
 SAMPLING = {"timestep_respacing", "clip_denoised", "num_samples", "batch_size", "use_ddim", "model_path"}
-
-
-ENDS = (
-    ("conv_in", "input_blocks.0.0"), ("time_embedding.linear_1", "time_embed.0"),
-    ("time_embedding.linear_2", "time_embed.2"), ("conv_norm_out", "out.0"), ("conv_out", "out.2"),
-)  # fmt: skip
 
 
 def is_this(value: Any) -> bool:
@@ -73,7 +66,7 @@ def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
     _check_flags(flags, layout, where)
     heads, head_dim = _heads(flags, layout, notes, where)
     config = _config(layout, heads, head_dim, _image_size(flags, layout, where, notes), flags)
-    weights = _translate(state, layout, heads, head_dim, flag(flags, "use_new_attention_order", False), where)
+    weights = translated(state, layout, heads, head_dim, flag(flags, "use_new_attention_order", False), where)
     if "use_new_attention_order" not in flags and any(layout.attention):
         notes.append("order of q, k, v rows is not in the file: assumed the legacy order (the scripts' default)")
     T = whole(flags, "diffusion_steps", whole(flags, "steps", 1000))
@@ -203,67 +196,6 @@ def _config(layout: Layout, heads: int | None, head_dim: int, size: int, flags: 
         "dropout": float(flags.get("dropout", 0.0)),
     }
     return config | ({"_ddim": changes} if changes else {})
-
-
-# -- weights ---------------------------------------------------------------------------------------------
-
-
-def _translate(
-    state: dict[str, Tensor], layout: Layout, heads: int | None, head_dim: int, new_order: bool, where: str
-) -> dict[str, Tensor]:
-    t = Translation(state, where)
-
-    def block(new: str, old: str) -> None:
-        for a, b in (("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1"),
-                     ("norm2", "out_layers.0"), ("conv2", "out_layers.3")):  # fmt: skip
-            t.move(f"{new}.{a}", f"{old}.{b}")
-        if f"{old}.skip_connection.weight" in state:
-            t.move(f"{new}.conv_shortcut", f"{old}.skip_connection")
-
-    def attention(new: str, old: str, width: int) -> None:
-        t.move(f"{new}.group_norm", f"{old}.norm")
-        t.qkv(new, f"{old}.qkv", heads or width // head_dim, by_head=not new_order)
-        t.linear(f"{new}.to_out.0", f"{old}.proj_out")
-
-    for new, old in ENDS:
-        t.move(new, old)
-    if layout.classes is not None:
-        value = t.take("label_emb.weight")
-        if value is not None:
-            t.new["class_embedding.weight"] = value
-    block("mid_block.resnets.0", "middle_block.0")
-    attention("mid_block.attentions.0", "middle_block.1", layout.widths[-1])
-    block("mid_block.resnets.1", "middle_block.2")
-    last, n = len(layout.widths) - 1, layout.layers
-    for i, (width, attends) in enumerate(zip(layout.widths, layout.attention, strict=True)):
-        up = last - i
-        for j in range(n):
-            old = f"input_blocks.{1 + i * (n + 1) + j}"
-            block(f"down_blocks.{i}.resnets.{j}", f"{old}.0")
-            if attends:
-                attention(f"down_blocks.{i}.attentions.{j}", f"{old}.1", width)
-        for j in range(n + 1):
-            old = f"output_blocks.{up * (n + 1) + j}"
-            block(f"up_blocks.{up}.resnets.{j}", f"{old}.0")
-            if attends:
-                attention(f"up_blocks.{up}.attentions.{j}", f"{old}.1", width)
-        if i < last:
-            new, old = f"down_blocks.{i}.downsamplers.0", f"input_blocks.{(i + 1) * (n + 1)}.0"
-            if layout.updown:
-                block(new, old)
-            elif layout.convs:
-                t.move(f"{new}.conv", f"{old}.op")
-            else:
-                t.pool(f"{new}.conv", width, 1)
-        if i > 0:
-            new, old = f"up_blocks.{up}.upsamplers.0", f"output_blocks.{up * (n + 1) + n}.{1 + attends}"
-            if layout.updown:
-                block(new, old)
-            elif layout.convs:
-                t.move(f"{new}.conv", f"{old}.conv")
-            else:
-                t.identity(f"{new}.conv", width)
-    return t.finish(KIND)
 
 
 # -- the process -----------------------------------------------------------------------------------------

@@ -81,14 +81,14 @@ def nearest(schedule: Schedule, alpha_bar: float, gain: float) -> int:
 
 def schedules(own: Schedule) -> Mapping[str, Schedule]:
     """The file's schedule under "as given", and the common ones that differ from it."""
-    from ddim.checkpoints.lucidrains import _named
+    from ddim.checkpoints.lucidrains import named_schedule
 
     T = own.T
     common = {
         "linear": Schedule.linear(T, beta_start=0.1 / T, beta_end=min(20.0 / T, 0.999)),
         "cosine": Schedule.cosine(T),
         "scaled_linear": Schedule.scaled_linear(T, beta_start=0.85 / T, beta_end=min(12.0 / T, 0.999)),
-        "sigmoid": _named("sigmoid", T),
+        "sigmoid": named_schedule("sigmoid", T),
     }
     names = {"as given": own}
     for name, schedule in common.items():

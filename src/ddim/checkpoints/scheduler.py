@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ddim.checkpoints.settings import choice, number, whole
 from ddim.schedule import Schedule
 
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
@@ -101,14 +102,14 @@ def read(config: Mapping[str, Any]) -> Sampling:
         schedule=schedule_of(fields),
         prediction=_prediction(fields),
         clips=_flag(fields, "clip_sample", not other) or thresholding,
-        clip_range=_number(fields, "clip_sample_range", 1.0, low=0.0),
+        clip_range=number(fields, "clip_sample_range", 1.0, low=0.0),
         thresholding=thresholding,
-        threshold_quantile=_number(fields, "dynamic_thresholding_ratio", 0.995, low=0.0, high=1.0),
-        threshold_maximum=_number(fields, "sample_max_value", 1.0, low=0.0),
-        spacing=_choice(fields, "timestep_spacing", "leading", SPACINGS),
-        steps_offset=_whole(fields, "steps_offset", 0, low=0, high=MAX_T),
+        threshold_quantile=number(fields, "dynamic_thresholding_ratio", 0.995, low=0.0, high=1.0),
+        threshold_maximum=number(fields, "sample_max_value", 1.0, low=0.0),
+        spacing=choice(fields, "timestep_spacing", "leading", SPACINGS),
+        steps_offset=whole(fields, "steps_offset", 0, least=0, most=MAX_T),
         ends_at=0 if to_one else 1,
-        variance_type=_choice(fields, "variance_type", "", VARIANCES) if fields.get("variance_type") else None,
+        variance_type=choice(fields, "variance_type", "", VARIANCES) if fields.get("variance_type") else None,
         notes=tuple(notes),
     )
 
@@ -122,7 +123,7 @@ def _defaults(kind: str) -> dict[str, Any]:
 
 
 def _prediction(fields: Mapping[str, Any]) -> str:
-    name = _choice(fields, "prediction_type", "epsilon", tuple(PREDICTIONS))
+    name = choice(fields, "prediction_type", "epsilon", tuple(PREDICTIONS))
     if fields.get("predict_epsilon") is False:  # the name before diffusers 0.9
         if name != "epsilon":
             raise ValueError(f"predict_epsilon = False contradicts prediction_type = {name!r}")
@@ -132,7 +133,7 @@ def _prediction(fields: Mapping[str, Any]) -> str:
 
 def schedule_of(fields: Mapping[str, Any]) -> Schedule:
     """The noise schedule of num_train_timesteps, beta_*, trained_betas and rescale_betas_zero_snr, in float64."""
-    T = _whole(fields, "num_train_timesteps", 1000, low=1, high=MAX_T)
+    T = whole(fields, "num_train_timesteps", 1000, most=MAX_T)
     betas = fields.get("trained_betas")
     if betas is not None:
         if not isinstance(betas, (list, tuple)) or not all(isinstance(b, (int, float)) for b in betas):
@@ -141,7 +142,7 @@ def schedule_of(fields: Mapping[str, Any]) -> Schedule:
             raise ValueError(f"trained_betas holds {len(betas)} numbers, but num_train_timesteps = {T}")
         schedule = Schedule.from_betas(betas)
     else:
-        start, end = _number(fields, "beta_start", 1e-4, low=0.0), _number(fields, "beta_end", 0.02, low=0.0)
+        start, end = number(fields, "beta_start", 1e-4, low=0.0), number(fields, "beta_end", 0.02, low=0.0)
         name = fields.get("beta_schedule", "linear")
         schedule = _named(name, T, start, end)
     return schedule.zero_terminal_snr() if _flag(fields, "rescale_betas_zero_snr", False) else schedule
@@ -249,9 +250,6 @@ def _candidates(schedule: Schedule) -> Iterator[tuple[str, float, float, bool]]:
         yield "scaled_linear", start, end, False
 
 
-# -- fields --------------------------------------------------------------------------------------------
-
-
 def _list(names: list[str]) -> str:
     return ", ".join(names) or "no settings"
 
@@ -261,31 +259,6 @@ def _flag(fields: Mapping[str, Any], name: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be true or false, got {value!r}")
     return value
-
-
-def _number(fields: Mapping[str, Any], name: str, default: float, *, low: float, high: float = math.inf) -> float:
-    value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value <= high:
-        raise ValueError(
-            f"{name} must be a number above {low:g}"
-            + (f" up to {high:g}" if high < math.inf else "")
-            + f", got {value!r}"
-        )
-    return float(value)
-
-
-def _whole(fields: Mapping[str, Any], name: str, default: int, *, low: int, high: int) -> int:
-    value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
-    return value
-
-
-def _choice(fields: Mapping[str, Any], name: str, default: str, allowed: tuple[str, ...]) -> str:
-    value = fields.get(name, default)
-    if value not in allowed:
-        raise ValueError(f"{name} = {value!r} is unknown; readable are {', '.join(allowed)}")
-    return str(value)
 
 
 def like(schedule: Schedule, other: Schedule) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,29 @@ def flat(settings: Mapping[str, Any], sections: tuple[str, ...]) -> dict[str, An
     return out
 
 
-def whole(settings: Mapping[str, Any], name: str, default: int, most: int = 1_000_000) -> int:
-    """A whole number of at least 1."""
+def whole(settings: Mapping[str, Any], name: str, default: int, most: int = 1_000_000, *, least: int = 1) -> int:
+    """A whole number from `least` to `most`."""
     value = settings.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise ValueError(f"{name} must be a whole number from 1 to {most}, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
     return value
+
+
+def number(settings: Mapping[str, Any], name: str, default: float, *, low: float, high: float = math.inf) -> float:
+    """A number above `low`, up to `high`."""
+    value = settings.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value <= high:
+        upper = f" up to {high:g}" if high < math.inf else ""
+        raise ValueError(f"{name} must be a number above {low:g}{upper}, got {value!r}")
+    return float(value)
+
+
+def choice(settings: Mapping[str, Any], name: str, default: str, allowed: tuple[str, ...]) -> str:
+    """One of the words allowed."""
+    value = settings.get(name, default)
+    if value not in allowed:
+        raise ValueError(f"{name} = {value!r} is unknown; readable are {', '.join(allowed)}")
+    return str(value)
 
 
 def flag(settings: Mapping[str, Any], name: str, default: bool) -> bool:
