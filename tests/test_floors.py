@@ -16,7 +16,7 @@ FLOORS = {
     "invert": 5, "interpolate": 5, "consistency": 5, "distil": 5,
     "nets": "w1", "images": "w1", "ema": "w1", "engine": "w1",
     "data": "w2", "checkpoints": "w2", "metrics": "w2",
-    "edit": 6, "train": 6, "generate": 6, "evaluate": 6, "tune": 6,
+    "edit": 6, "train": 6, "onnx_export": 6, "generate": 6, "evaluate": 6, "tune": 6,
     "model": 7,
     "cli": 8, "studio": 8,
 }  # fmt: skip
@@ -26,7 +26,7 @@ ROOMS = {
     "dpmsolver": "multistep", "unipc": "multistep",
     "roots": "invert", "implicit": "invert", "coupled": "invert", "latents": "invert", "latent_law": "invert",
     "scoring": "evaluate", "report": "evaluate", "timesearch": "tune",
-    "capacity": "engine", "asked": "model",
+    "capacity": "engine", "exported": "engine", "asked": "model",
     "recipe": "train", "trainstate": "train", "trainrun": "train",
 }  # fmt: skip
 

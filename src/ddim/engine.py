@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ddim.exported import Exported
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 When = Literal["auto", "always", "never"]
@@ -95,6 +97,8 @@ def prepared(
     Raises:
         ValueError: an unknown precision; packing asked for where it cannot be done.
     """
+    if isinstance(network, Exported):
+        raise ValueError("an exported network has no switches: its runtime has settled how it runs")
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     name = pick_precision(precision, device)
     half = name in ("bf16", "fp16")

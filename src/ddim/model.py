@@ -17,6 +17,7 @@ from ddim import engine
 from ddim.asked import seeds_of
 from ddim.checkpoints import Checkpoint, open_checkpoint
 from ddim.denoiser import Bound, Clip, Denoiser, DynamicThreshold
+from ddim.exported import Exported
 from ddim.guidance import Guided
 from ddim.invert import decode, encode
 from ddim.latents import Latents
@@ -132,6 +133,8 @@ class Model:
 
     def network(self, precision: str = "fp32", compiled: bool = False) -> nn.Module:
         """The network ready to run in that precision, through torch.compile or not; made once and kept."""
+        if isinstance(self.checkpoint.network, Exported):
+            return self.checkpoint.network.checked(precision, self.device, compiled)
         key = engine.pick_precision(precision, self.device), compiled
         if key not in self._prepared:
             self._prepared[key] = engine.prepared(self.checkpoint.network, key[0], compiled=compiled)

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from ddim.checkpoints import ermongroup, lucidrains, openai
+from ddim.checkpoints.onnx_folder import is_onnx_folder, load_onnx_folder
 from ddim.checkpoints.pickles import read_torch
 from ddim.checkpoints.pipeline import is_folder, load_folder
 from ddim.checkpoints.record import Checkpoint
@@ -50,6 +51,10 @@ def open_checkpoint(
 
 
 def _folder(path: Path, family: str, settings: dict[str, Any]) -> Checkpoint:
+    if is_onnx_folder(path):
+        if family not in ("auto", "diffusers") or settings:
+            raise ValueError(f"{path} was exported by ddim: give neither --family nor settings")
+        return load_onnx_folder(path)
     if is_folder(path):
         if family not in ("auto", "diffusers"):
             raise ValueError(f"{path} is a diffusers folder, not a file of {family}")

@@ -53,7 +53,7 @@ def described(k: Checkpoint) -> str:
     rows = [
         ("source", k.source),
         ("family", k.family if k.family != "ddim" else f"ddim folder (from {k.meta.get('family', 'ddim')})"),
-        ("weights", f"{parameters:,} parameters, sha256 {k.sha256[:16]}"),
+        ("weights", (f"{parameters:,} parameters, " if parameters else "") + f"sha256 {k.sha256[:16]}"),
         ("images", f"{c} x {h} x {w}, numbers {k.data_range[0]:g} to {k.data_range[1]:g}"),
         ("prediction", k.prediction + (" and a variance, which DDIM does not use" if k.learned_variance else "")),
         ("schedule", f"T = {s.T}, alpha_bar from {float(s.alpha_bar[1]):.6g} to {float(s.alpha_bar[-1]):.4g}"),

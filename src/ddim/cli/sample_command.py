@@ -13,6 +13,7 @@ import tyro
 from ddim import __version__
 from ddim.cli.common import progress
 from ddim.cli.settle import BatchSize, Settled, When, settle
+from ddim.exported import Exported
 from ddim.generate import generate, open_job, verify, write_npz
 from ddim.model import DEFAULT, Model, load
 from ddim.multistep import solver_named
@@ -85,7 +86,8 @@ class Command:
         self._refuse_early(model, times, solver, labels)
         rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         settled = settle(
-            self.batch_size, self.compile, out=self.out, n=len(seeds), calls_an_image=(len(times) - 1) * solver.nfe,
+            self.batch_size, self._compile(model), out=self.out, n=len(seeds),
+            calls_an_image=(len(times) - 1) * solver.nfe,
             call=lambda rows: self._call(model, times[0], labels, rows), device=model.device, rank=rank, world=world,
         )  # fmt: skip
         for note in settled.notes:
@@ -163,7 +165,10 @@ class Command:
         from ddim.analytic import GaussianDenoiser
 
         first = None if labels is None else model.labels(labels[0], 1)
-        model.denoiser(label=first, guidance=self.guidance, clip=self.clip, precision=self.precision)
+        impossible = self.compile == "always" and isinstance(model.checkpoint.network, Exported)
+        model.denoiser(
+            label=first, guidance=self.guidance, clip=self.clip, precision=self.precision, compiled=impossible
+        )
         sample(GaussianDenoiser(model.schedule, 0.0, 1.0), noise([0], (2,)), times, solver=solver, seeds=[0])
 
     @torch.no_grad()
@@ -173,11 +178,16 @@ class Command:
         denoise = model.denoiser(label=label, guidance=self.guidance, clip=self.clip, precision=self.precision)
         denoise(noise([0] * rows, model.shape).to(model.device), t)
 
+    def _compile(self, model: Model) -> When:
+        exported = isinstance(model.checkpoint.network, Exported)
+        return "never" if exported and self.compile == "auto" else self.compile
+
     def _recipe(self, model: Model, times: tuple[int, ...], settled: Settled, n: int) -> dict[str, Any]:
+        precision = getattr(model.checkpoint.network, "precision", self.precision)  # an exported network has its own
         return {
             "model": self.model, "weights": model.weights_hash, "tau": list(times), "steps": len(times) - 1,
             "solver": self.solver, "eta": self.eta, "sigma_hat": self.sigma_hat, "label": self.label,
-            "guidance": self.guidance, "clip": self.clip, "precision": self.precision,
+            "guidance": self.guidance, "clip": self.clip, "precision": precision,
             "batch": min(settled.batch, n), "device": model.device.type, "version": __version__,
             **({"compiled": True} if settled.compiled else {}),
         }  # fmt: skip

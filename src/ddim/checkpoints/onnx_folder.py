@@ -1,0 +1,97 @@
+"""A model folder whose network ONNX Runtime runs: network.onnx, and ddim.json for everything around it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ddim
+from ddim.checkpoints.onnx_network import OnnxNetwork
+from ddim.checkpoints.pipeline import FACTS, OURS, SAMPLING
+from ddim.checkpoints.record import Checkpoint
+from ddim.checkpoints.safe import read_json, sha256
+from ddim.schedule import Schedule
+
+NETWORK = "network.onnx"
+PLAIN = (*FACTS, *SAMPLING, "prediction", "learned_variance", "time_scale", "variance_type", "notes")
+TUPLES = ("shape", "data_range", "labels", "notes")
+
+
+def is_onnx_folder(path: Path) -> bool:
+    """Whether `write_onnx_folder` made it."""
+    return (path / NETWORK).is_file()
+
+
+def write_onnx_folder(
+    path: Path, checkpoint: Checkpoint, precision: str, make: Callable[[Path], None], about: Mapping[str, Any]
+) -> None:
+    """Write the folder whole, or nothing.
+
+    Args:
+        path: a new folder.
+        make: writes the ONNX file at the path it is given.
+        about: what else ddim.json should say of the export.
+
+    Raises:
+        ValueError: path exists.
+    """
+    if path.exists():
+        raise ValueError(f"{path} exists; nothing is overwritten, choose a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        make(temporary / NETWORK)
+        facts = {k: getattr(checkpoint, k) for k in PLAIN} | {
+            "ddim_version": ddim.__version__,
+            "runtime": "onnx",
+            "precision": precision,
+            "sha256": sha256(temporary / NETWORK),
+            "exported_from": {"source": checkpoint.source, "sha256": checkpoint.sha256},
+            **about,
+            "alpha_bar": checkpoint.schedule.alpha_bar.tolist(),
+        }
+        (temporary / OURS).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.chmod(0o755)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_onnx_folder(path: Path) -> Checkpoint:
+    """Read what `write_onnx_folder` wrote.
+
+    Raises:
+        ValueError: ddim.json lacks something, or belongs to another network; onnxruntime is missing.
+    """
+    if not (path / OURS).is_file():
+        raise ValueError(f"{path} has {NETWORK} but no {OURS}, which says what it computes; export it again")
+    facts = read_json(path / OURS)
+    missing = [k for k in (*PLAIN, "alpha_bar", "precision", "sha256") if k not in facts]
+    if missing:
+        raise ValueError(f"{path / OURS} lacks {', '.join(missing)}; export it again")
+    digest = sha256(path / NETWORK)
+    if digest != facts["sha256"]:
+        raise ValueError(f"{path / NETWORK} is not the network {OURS} describes; export it again")
+    try:
+        plain: dict[str, Any] = {k: facts[k] for k in PLAIN}
+        plain |= {k: tuple(facts[k]) for k in TUPLES if facts[k] is not None}
+        schedule = Schedule(torch.tensor(facts["alpha_bar"], dtype=torch.float64))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path / OURS}: {error}") from None
+    note = f"runs in ONNX Runtime, in {facts['precision']}, on the CPU; exported from {facts.get('exported_from')}"
+    plain["notes"] = (*plain["notes"], note)
+    return Checkpoint(
+        network=OnnxNetwork(path / NETWORK, str(facts["precision"]), facts["null_label"]).eval(),
+        schedule=schedule,
+        family="ddim",
+        source=str(path),
+        sha256=digest,
+        meta=facts,
+        **plain,
+    )
