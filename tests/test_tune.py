@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def test_candidates(count, steps):
 
 
 def test_tuned_times_beat_every_named_spacing_on_latents_not_seen():
-    """Of a two-mode mixture: RMS to the long trajectory below that of each spacing, seen or not."""
+    """Of a two-mode mixture: distance to the long trajectory below that of each spacing, seen or not."""
     job = tune(
         lambda seeds: MIXTURE, (2,), solver_named("dpm++2m"), 6,
         others={"closed form": closed_form(SCHEDULE, torch.tensor([0.6, 0.1]), 6)},
@@ -112,11 +113,13 @@ def test_tuned_times_beat_every_named_spacing_on_latents_not_seen():
     named = min(r.unseen for r in result.rivals if r.name in ("uniform", "trailing", "quadratic", "logsnr"))
     assert result.chosen.unseen < 0.8 * named
     assert result.chosen.unseen < 2 * result.chosen.seen  # what was found on some latents holds on others
-    # the numbers are what they say: RMS at x_0 against the reference of 150 third-order steps
+    # the numbers are what they say: each latent's RMS at x_0 from 150 third-order steps, geometric mean
     x_T = noise(range(2_000_000, 2_000_200), (2,))
     reference = walk_long(MIXTURE, x_T, (1000, 0), 150).states[0]
     apart = sample(MIXTURE, x_T, result.chosen.tau, solver=solver_named("dpm++2m")) - reference
-    assert float(apart.square().mean().sqrt()) == pytest.approx(result.chosen.unseen, rel=1e-4)
+    each = apart.double().square().mean(1).sqrt()
+    assert statistics.geometric_mean(each.tolist()) == pytest.approx(result.chosen.unseen, rel=1e-3)
+    assert float(apart.square().mean().sqrt()) > 1.1 * result.chosen.unseen  # and no mean square
 
 
 def test_stochastic_solvers_are_refused():

@@ -102,7 +102,10 @@ class Command:
         raise RuntimeError("the search ended without a result")
 
     def _tell(self, result: Tuned, steps: int) -> None:
-        print(f"{steps} steps of {self.solver}: RMS of x_0 to {self.long} steps of dpm++3m from the same latents")
+        print(
+            f"{steps} steps of {self.solver}: distance to {self.long} steps of dpm++3m from the same latents "
+            "(each image's RMS, geometric mean)"
+        )
         rows = [
             [r.name, f"{r.seen:.4f}", f"{r.unseen:.4f}", " ".join(map(str, r.tau))]
             for r in sorted(result.rivals, key=lambda r: r.unseen)
