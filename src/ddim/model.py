@@ -140,6 +140,10 @@ class Model:
             self._prepared[key] = engine.prepared(self.checkpoint.network, key[0], compiled=compiled)
         return self._prepared[key]
 
+    def runs_in(self, precision: str) -> str:
+        """The number format of a job that asks for this one: an exported network has its own."""
+        return str(getattr(self.checkpoint.network, "precision", precision))
+
     def denoiser(
         self,
         *,

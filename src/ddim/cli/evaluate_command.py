@@ -173,7 +173,7 @@ class Command:
             "reference sha256": own.report.sha256, "held out": f"{self.n} images of {self.held_out or self.data}",
             "held out sha256": held.report.sha256, "places hash": places, "extractor": stamp_of(look),
             "image size": list(model.shape), "rounding": "8 bits before features", "guidance": self.guidance,
-            "clip": self.clip, "precision": self.precision, "batch size": self.batch_size,
+            "clip": self.clip, "precision": model.runs_in(self.precision), "batch size": self.batch_size,
             "device": model.device.type, "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
             "ddim": __version__, "torch": torch.__version__, "command": " ".join(["ddim", *sys.argv[1:]]),
         }  # fmt: skip

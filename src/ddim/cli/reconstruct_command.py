@@ -100,7 +100,7 @@ class Command:
                 for method in methods:
                     rows.append(self._row(model, x, labels, s, method))
                     bar(len(rows))
-        print(f"{len(x)} images of {self.data}, {self.model}, spacing {self.spacing}, {self.precision}")
+        print(f"{len(x)} images of {self.data}, {self.model}, spacing {self.spacing}, {model.runs_in(self.precision)}")
         print(table(COLUMNS, [row.cells() for row in rows]))
         if self.out is not None:
             save_csv(self.out / "reconstruct.csv", COLUMNS, [row.numbers() for row in rows])

@@ -183,11 +183,10 @@ class Command:
         return "never" if exported and self.compile == "auto" else self.compile
 
     def _recipe(self, model: Model, times: tuple[int, ...], settled: Settled, n: int) -> dict[str, Any]:
-        precision = getattr(model.checkpoint.network, "precision", self.precision)  # an exported network has its own
         return {
             "model": self.model, "weights": model.weights_hash, "tau": list(times), "steps": len(times) - 1,
             "solver": self.solver, "eta": self.eta, "sigma_hat": self.sigma_hat, "label": self.label,
-            "guidance": self.guidance, "clip": self.clip, "precision": precision,
+            "guidance": self.guidance, "clip": self.clip, "precision": model.runs_in(self.precision),
             "batch": min(settled.batch, n), "device": model.device.type, "version": __version__,
             **({"compiled": True} if settled.compiled else {}),
         }  # fmt: skip

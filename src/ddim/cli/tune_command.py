@@ -117,7 +117,7 @@ class Command:
         document = {
             "model": self.model, "weights": model.weights_hash, "solver": self.solver, "latents": self.latents,
             "long": self.long, "candidates": self.candidates, "trials": self.trials, "guidance": self.guidance,
-            "precision": self.precision, "version": __version__,
+            "precision": model.runs_in(self.precision), "version": __version__,
             "tau": {str(S): list(r.chosen.tau) for S, r in results.items()},
             "rivals": {
                 str(S): [{"name": v.name, "seen": v.seen, "unseen": v.unseen, "tau": list(v.tau)} for v in r.rivals]
