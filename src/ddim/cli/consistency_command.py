@@ -11,7 +11,7 @@ import torch
 import tyro
 
 from ddim.cli.common import new_folder, progress, table
-from ddim.cli.latent_common import enlargement, labels_of, numbers, save_csv
+from ddim.cli.latent_common import enlargement, labels_of, numbers, plot_against_steps, save_csv
 from ddim.consistency import Distance, consistency
 from ddim.images import grid, save_png, to_uint8
 from ddim.model import load
@@ -94,21 +94,10 @@ def cells(row: Distance) -> list[str]:
 
 def plot(path: Path, rows: Sequence[Distance]) -> None:
     """Distance to the long trajectory against S, a line an eta."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    for eta in dict.fromkeys(row.eta for row in rows):
-        mine = [row for row in rows if row.eta == eta]
-        axes.plot([r.steps for r in mine], [float(r.distance.mean()) for r in mine], marker="o", label=f"eta = {eta:g}")
-    axes.axhline(rows[0].unrelated, color="grey", linestyle="--", label="images of different latents")
-    axes.set(xscale="log", yscale="log", xlabel="S", ylabel="RMS difference to the long trajectory")
-    ticks = sorted({row.steps for row in rows})
-    axes.set_xticks(ticks, [str(s) for s in ticks])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    ylabel = "RMS difference to the long trajectory"
+    with plot_against_steps(path, [row.steps for row in rows], ylabel) as axes:
+        for eta in dict.fromkeys(row.eta for row in rows):
+            mine = [row for row in rows if row.eta == eta]
+            y = [float(r.distance.mean()) for r in mine]
+            axes.plot([r.steps for r in mine], y, marker="o", label=f"eta = {eta:g}")
+        axes.axhline(rows[0].unrelated, color="grey", linestyle="--", label="images of different latents")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,23 @@ def save_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     with partial.open("w", newline="") as file:
         csv.writer(file).writerows([head, *rows])
     partial.replace(path)
+
+
+@contextmanager
+def plot_against_steps(path: Path, steps: Sequence[int], ylabel: str, title: str = "") -> Iterator[Any]:
+    """Axes to draw lines against S on, both scales logarithmic; the picture is written afterwards."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    yield axes
+    axes.set(xscale="log", yscale="log", xlabel="S", ylabel=ylabel, title=title)
+    ticks = sorted(set(steps))
+    axes.set_xticks(ticks, [str(s) for s in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

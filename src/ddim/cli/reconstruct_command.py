@@ -11,7 +11,7 @@ import torch
 import tyro
 
 from ddim.cli.common import new_folder, progress, table
-from ddim.cli.latent_common import labels_of, numbers, save_csv
+from ddim.cli.latent_common import labels_of, numbers, plot_against_steps, save_csv
 from ddim.data import open_images
 from ddim.images import from_uint8
 from ddim.latent_law import HEAD, Law, law
@@ -144,21 +144,8 @@ def row_of(latents: Latents, steps: int) -> Row:
 
 def plot(path: Path, rows: Sequence[Row]) -> None:
     """MSE against steps, a line a method."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    for method in dict.fromkeys(row.method for row in rows):
-        mine = [row for row in rows if row.method == method]
-        axes.plot([r.steps for r in mine], [max(r.mse, FLOOR) for r in mine], marker="o", label=method)
-    axes.set(xscale="log", yscale="log", xlabel="S", ylabel="MSE per dimension, [0, 1] scale")
-    axes.set_title("Reconstruction after encoding and decoding in S steps")
-    ticks = sorted({row.steps for row in rows})
-    axes.set_xticks(ticks, [str(s) for s in ticks])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    title = "Reconstruction after encoding and decoding in S steps"
+    with plot_against_steps(path, [row.steps for row in rows], "MSE per dimension, [0, 1] scale", title) as axes:
+        for method in dict.fromkeys(row.method for row in rows):
+            mine = [row for row in rows if row.method == method]
+            axes.plot([r.steps for r in mine], [max(r.mse, FLOOR) for r in mine], marker="o", label=method)
