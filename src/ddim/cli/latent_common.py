@@ -119,7 +119,7 @@ def plot_against_steps(path: Path, steps: Sequence[int], ylabel: str, title: str
     axes.set(xscale="log", yscale="log", xlabel="S", ylabel=ylabel, title=title)
     ticks = sorted(set(steps))
     axes.set_xticks(ticks, [str(s) for s in ticks])
-    axes.minorticks_off()
+    axes.xaxis.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=110)
