@@ -103,6 +103,7 @@ def test_commands(
     [
         (("--precision", "bf16"), "exported in fp32"),
         (("--compile", "always"), "compiled by its own runtime"),
+        (("--batch-size", "auto"), "give --batch-size a number"),
         (("--label", "7"), "outside 0..2"),
     ],
 )

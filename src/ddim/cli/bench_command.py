@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddim import engine
 from ddim.capacity import call_bytes, fitting_batch
 from ddim.cli.common import progress, table
+from ddim.exported import Exported
 from ddim.model import DEFAULT, Model, load
 from ddim.noise import noise
+from ddim.onnx_export import PRECISIONS, export_onnx
 from ddim.sample import sample
 
 HEAD = ("switches", "images/s", "speed-up", "ms a call", "outside network", "GFLOP/s", "of matmul", "MiB a call")
@@ -37,6 +41,8 @@ class Command:
     """Samples per set of switches, taken in turns; medians are shown."""
     compile: bool = False
     """Also measure torch.compile; it takes minutes on a CPU."""
+    onnx: bool = False
+    """Also measure the model exported to ONNX Runtime, in fp32 and int8: would ddim export --to onnx pay?"""
     device: str = "auto"
     """cpu, cuda, ... or auto."""
 
@@ -46,14 +52,17 @@ class Command:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         model = load(self.model, device=self.device)
         bench = _Bench(model, self.batch_size, model.tau(self.steps))
+        if self.onnx and model.device.type != "cpu":
+            raise ValueError(f"--onnx measures ONNX Runtime on the CPU, not on {model.device.type}: give --device cpu")
         kinds = switches(model.device, self.compile)
-        rows: dict[str, list[_Time]] = {name: [] for name in kinds}
         ready = {name: engine.prepared(model.checkpoint.network, **how) for name, how in kinds.items()}
-        with progress((self.repeats + 1) * len(kinds), "runs") as bar:
+        ready |= exported(model) if self.onnx else {}
+        rows: dict[str, list[_Time]] = {name: [] for name in ready}
+        with progress((self.repeats + 1) * len(ready), "runs") as bar:
             for i in range(self.repeats + 1):  # the first of each only warms up
                 for j, (name, network) in enumerate(ready.items()):
                     rows[name].append(bench.time(network))
-                    bar(i * len(kinds) + j + 1)
+                    bar(i * len(ready) + j + 1)
         self._print(model, bench, kinds, ready, {name: times[1:] for name, times in rows.items()})
 
     def _print(
@@ -70,11 +79,12 @@ class Command:
         for name, times in rows.items():
             total, inside = statistics.median(t.total for t in times), statistics.median(t.inside for t in times)
             speed = flops * bench.calls / inside
-            memory = "-" if isinstance(ready[name], engine.Compiled) else f"{bench.memory(ready[name]) / 2**20:.0f}"
+            unseen = isinstance(ready[name], (engine.Compiled, Exported))  # by the counter of live tensors
+            memory = "-" if unseen else f"{bench.memory(ready[name]) / 2**20:.0f}"
+            best = peak.get(str(kinds.get(name, {}).get("precision")))
             lines.append([
                 name, f"{self.batch_size / total:.3g}", f"{base / total:.2f}x", f"{1e3 * inside / bench.calls:.1f}",
-                f"{1 - inside / total:.1%}", f"{speed / 1e9:.0f}",
-                f"{speed / peak[str(kinds[name]['precision'])]:.0%}", memory,
+                f"{1 - inside / total:.1%}", f"{speed / 1e9:.0f}", f"{speed / best:.0%}" if best else "-", memory,
             ])  # fmt: skip
         print(
             f"{self.model}: {bench.parameters / 1e6:.1f}M parameters, {flops / self.batch_size / 1e9:.2f} GFLOP/image"
@@ -107,6 +117,17 @@ def switches(device: torch.device, compiled: bool) -> dict[str, dict[str, Any]]:
             found[f"{precision}{' nhwc' * last} packed"] = {"precision": precision, "packed": True}
         if compiled:
             found[f"{precision}{' nhwc' * last} compiled"] = {"precision": precision, "compiled": True}
+    return found
+
+
+def exported(model: Model) -> dict[str, nn.Module]:
+    """The model in ONNX Runtime, by name; the files are gone afterwards."""
+    found: dict[str, nn.Module] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in PRECISIONS:
+            path = Path(folder) / precision
+            export_onnx(path, model.checkpoint, precision=precision)
+            found[f"onnx {precision}"] = load(path).checkpoint.network
     return found
 
 

@@ -165,6 +165,8 @@ class Command:
         from ddim.analytic import GaussianDenoiser
 
         first = None if labels is None else model.labels(labels[0], 1)
+        if self.batch_size == "auto" and isinstance(model.checkpoint.network, Exported):
+            raise ValueError("nobody tells how much memory an exported network needs: give --batch-size a number")
         impossible = self.compile == "always" and isinstance(model.checkpoint.network, Exported)
         model.denoiser(
             label=first, guidance=self.guidance, clip=self.clip, precision=self.precision, compiled=impossible
