@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from ddim import GaussianDenoiser, Schedule, tau
+from ddim import GaussianDenoiser, Schedule, measured, tau
 from ddim.cli.evaluate_command import Command
 from ddim.data import Images
 from ddim.data.cache import Report
-from ddim.evaluate import Cell, Made, Subject, digest, make, real, split, table_of
+from ddim.evaluate import Cell, Subject, make, real, split, table_of
 from ddim.images import save_png, to_uint8
+from ddim.measured import Made, digest
 from ddim.metrics import Moments, extractor, frechet_bias
 from ddim.noise import noise
 from ddim.report import write_report
@@ -131,9 +132,27 @@ def test_an_interrupted_cell_leaves_nothing_that_looks_done(tmp_path):
     job = make(subject(denoise), cell, range(30), PIXELS, batch_size=10, folder=tmp_path)
     assert next(job) == 10
     job.close()
-    assert not list(tmp_path.glob("*.json"))
+    assert not list(tmp_path.iterdir())
     whole = made_by(denoise, cell, tmp_path, n=30, batch_size=10)
     assert torch.equal(whole.features, made_by(Calls(), cell, tmp_path / "other", n=30, batch_size=10).features)
+
+
+def test_a_long_cell_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """A row of 1000 steps takes an hour here; what was made of it is kept."""
+    monkeypatch.setattr(measured, "EVERY", 0.0)
+    monkeypatch.setattr(measured, "SHARE", math.inf)
+    cell, denoise = Cell("ddim", 1.0, 5, "uniform"), Calls()
+    job = make(subject(denoise), cell, range(30), PIXELS, batch_size=10, folder=tmp_path)
+    assert [next(job), next(job)] == [10, 20]
+    job.close()
+    assert [p.suffix for p in tmp_path.iterdir()] == [".part"]
+    before = denoise.count
+    whole = made_by(denoise, cell, tmp_path, n=30, batch_size=10)
+    assert denoise.count == before + 5  # only the third batch
+    straight = made_by(Calls(), cell, tmp_path / "other", n=30, batch_size=10)
+    assert torch.equal(whole.features, straight.features) and np.array_equal(whole.pixels, straight.pixels)
+    assert (whole.nfe, whole.times) == (5, tau(1000, 5))
+    assert [p.suffix for p in tmp_path.glob("*.*")] == [".safetensors"]
 
 
 def test_images_do_not_depend_on_the_batch_size(tmp_path):
@@ -163,7 +182,7 @@ def fake_row(distance, steps, solver="ddim", eta="0", spacing="uniform", std=Non
     reference = Reference(Made(torch.eye(8), None, np.zeros((1, 2, 2, 1), np.uint8)))
     row = reference.row(Made(torch.eye(8) * 2, None, np.zeros((1, 2, 2, 1), np.uint8)), None, None)
     own = {n: getattr(row, n) for n in row.__dataclass_fields__}
-    given = {"distance": distance, "distance_std": std, "steps": steps, "nfe": float(steps)}
+    given = {"distance": distance, "behind": distance - 5.0, "behind_std": std, "steps": steps, "nfe": float(steps)}
     return type(row)(**{**own, **given, "solver": solver, "eta": eta, "spacing": spacing})
 
 
@@ -181,12 +200,37 @@ def test_the_answer_is_the_fewest_calls_within_5_percent_of_the_best():
         and "best is ddim eta=0 uniform S=100 at 5" in over_all
     )
     assert "With plain DDIM" in plain and "are 50 (50" in plain  # 5.26 is 5.2 % above the best
-    noisy = [fake_row(10.0, 10, std=1.0), fake_row(5.5, 20, std=0.3), fake_row(5.0, 100, std=0.3)]
+    noisy = [fake_row(10.0, 10, std=1.0), fake_row(5.5, 20, std=0.3), fake_row(5.0, 100, std=0.0)]
     first, second, *_ = answer(noisy, "FD-x")
     assert "are 100 (100" in first
-    assert "cannot tell from the best are 20, ddim eta=0 uniform S=20 at 5.5" in second
+    assert "not told apart from the best are 20, ddim eta=0 uniform S=20, 0.5 +- 0.3 behind it" in second
+    sure = [fake_row(5.5, 20, std=0.1), fake_row(5.0, 100, std=0.0)]
+    assert not any("told apart" in line for line in answer(sure, "FD-x"))
     (only,) = answer(rows[:1], "FD-x")
     assert only.endswith("which is the best.")
+
+
+def test_rows_are_compared_seed_by_seed():
+    """B is A moved by c: FD(B) - FD(A) = c.c + 2 c.(mean A - mean R); its spread over sets of n: 2 |c| sqrt(v / n)."""
+    n, v, c = 400, 2.0, 0.3
+    a = noise(range(n), (8,), purpose="features").double() * math.sqrt(v)
+    b = a + torch.tensor([c, *[0.0] * 7], dtype=torch.float64)
+    shown = np.zeros((1, 2, 2, 1), np.uint8)
+    reference = Reference(Made(noise(range(900), (8,), purpose="real").double() * math.sqrt(v), None, shown))
+    made = {
+        Cell("ddim", 1.0, 10, "uniform"): Made(a, None, shown),
+        Cell("ddim", 1.0, 20, "uniform"): Made(b, None, shown),
+    }
+    rows = compared({cell: reference.row(own, cell, None) for cell, own in made.items()}, made)
+    best, other = sorted(rows, key=lambda r: r.distance)
+    apart = float(
+        (b.mean(0) - reference.moments.mean).square().sum() - (a.mean(0) - reference.moments.mean).square().sum()
+    )
+    assert (best.behind, best.behind_std) == (0.0, 0.0)
+    assert other.behind == pytest.approx(abs(apart), abs=1e-9)
+    assert other.behind_std == pytest.approx(2 * c * math.sqrt(v / n), rel=0.4)  # of 20 resamples: known within 16 %
+    assert other.behind_std < 0.7 * math.hypot(best.distance_std, other.distance_std)
+    assert other.consistency is None  # nothing here is deterministic
 
 
 def test_the_report_is_one_page_with_every_stamp(tmp_path):

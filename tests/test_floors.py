@@ -25,7 +25,7 @@ FLOORS = {
 ROOMS = {
     "dpmsolver": "multistep", "unipc": "multistep",
     "roots": "invert", "implicit": "invert", "coupled": "invert", "latents": "invert", "latent_law": "invert",
-    "scoring": "evaluate", "report": "evaluate", "timesearch": "tune",
+    "measured": "evaluate", "scoring": "evaluate", "report": "evaluate", "timesearch": "tune",
     "capacity": "engine", "exported": "engine", "asked": "model",
     "recipe": "train", "trainstate": "train", "trainrun": "train",
 }  # fmt: skip

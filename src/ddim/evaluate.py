@@ -1,15 +1,12 @@
 """Evaluation as a job: cells of a table (solver, eta, steps, spacing), each made once, measured and kept.
 
 A cell's features lie under a name that is a hash of everything that decides them: weights, times, solver,
-seeds, labels, precision, extractor. So an interrupted evaluation goes on where it stopped, and one more row
-costs one more row. Images are measured as they would be saved, rounded to 8 bits.
+seeds, labels, precision, extractor (`measured`). So an interrupted evaluation goes on where it stopped, and one
+more row costs one more row. Images are measured as they would be saved, rounded to 8 bits.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +20,8 @@ from torch import Tensor
 
 from ddim.data import Images
 from ddim.denoiser import Denoiser
-from ddim.images import Pixels, from_uint8, to_uint8
+from ddim.images import from_uint8, to_uint8
+from ddim.measured import KEPT, Made, collected, digest
 from ddim.metrics import Extractor
 from ddim.multistep import solver_named
 from ddim.noise import generator, noise
@@ -32,8 +30,7 @@ from ddim.sample import sample
 from ddim.schedule import Schedule
 from ddim.solver import DDIM, Solver
 
-FORMAT = 1  # raise when what a cell stores, or how it is made, changes
-KEPT = 256  # images of each cell kept as pixels: the first ones make its grid
+FORMAT = 2  # raise when what a cell stores, or how it is made, changes
 
 
 @dataclass(frozen=True, order=True)
@@ -87,18 +84,6 @@ class Subject:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class Made:
-    """A measured set of images: features (n, D), logits (n, K) or None, the first images, what they cost."""
-
-    features: Tensor
-    logits: Tensor | None
-    pixels: Pixels
-    seconds_per_image: float = 0.0
-    nfe: float = 0.0
-    times: tuple[int, ...] = ()
-
-
 def table_of(
     steps: Sequence[int], etas: Sequence[float], solvers: Sequence[str], spacings: Sequence[str], *, sigma_hat: bool
 ) -> list[Cell]:
@@ -148,32 +133,22 @@ def make(
         "alpha_bar": digest(subject.schedule.alpha_bar.tolist()), "solver": cell.solver, "eta": cell.noise_name,
         "seeds": list(seeds), "settings": dict(subject.settings), "extractor": stamp_of(extractor),
     }  # fmt: skip
-    path = folder / f"{digest(key)}.json"
-    if path.exists():
-        yield _read(path, times)
-        return
-    features, logits, kept, seconds, calls = [], [], [], 0.0, 0
-    for i in range(0, len(seeds), batch_size):
-        batch = list(seeds[i : i + batch_size])
+
+    def batch(at: slice) -> Made:
+        own = list(seeds[at])
         began = time.perf_counter()
-        counted = _Counting(subject.denoiser(batch))
-        x_T = noise(batch, subject.shape, device=subject.device)
-        images = sample(counted, x_T, times, solver=solver, seeds=batch).cpu()
-        seconds, calls = seconds + time.perf_counter() - began, counted.calls
+        counted = _Counting(subject.denoiser(own))
+        x_T = noise(own, subject.shape, device=subject.device)
+        images = sample(counted, x_T, times, solver=solver, seeds=own).cpu()
+        seconds = time.perf_counter() - began
         if not bool(torch.isfinite(images).all()):
-            raise ValueError(f"{cell.name} made images that are not finite, first among seeds {batch[0]}-{batch[-1]}")
+            raise ValueError(f"{cell.name} made images that are not finite, first among seeds {own[0]}-{own[-1]}")
         pixels = to_uint8(images)
-        kept.append(pixels[: max(0, KEPT - i)])
-        f, scores = extractor.both(from_uint8(pixels))
-        features.append(f)
-        logits += [scores] if scores is not None else []
-        yield i + len(batch)
-    made = Made(
-        torch.cat(features), torch.cat(logits) if logits else None, np.concatenate(kept), seconds / len(seeds),
-        float(calls), times,
-    )  # fmt: skip
-    _write(path, made, {"cell": cell.name, **key})
-    yield made
+        features, logits = extractor.both(from_uint8(pixels))
+        shown = pixels[: max(0, KEPT - at.start)]
+        return Made(features, logits, shown, seconds / len(own), float(counted.calls), times)
+
+    yield from collected(folder, {"cell": cell.name, **key}, len(seeds), batch_size, batch)
 
 
 def real(
@@ -182,19 +157,12 @@ def real(
     """Features of real images, by their places in the data; as `make`."""
     key = {"format": FORMAT, "data": images.report.sha256, "index": digest(index.tolist()),
            "extractor": stamp_of(extractor)}  # fmt: skip
-    path = folder / f"{digest(key)}.json"
-    if path.exists():
-        yield _read(path, ())
-        return
-    features, logits = [], []
-    for i in range(0, len(index), batch_size):
-        f, scores = extractor.both(from_uint8(images.pixels[index[i : i + batch_size]]))
-        features.append(f)
-        logits += [scores] if scores is not None else []
-        yield i + len(f)
-    made = Made(torch.cat(features), torch.cat(logits) if logits else None, images.pixels[np.sort(index[:KEPT])])
-    _write(path, made, key)
-    yield made
+
+    def batch(at: slice) -> Made:
+        pixels = images.pixels[index[at]]
+        return Made(*extractor.both(from_uint8(pixels)), pixels[: max(0, KEPT - at.start)])
+
+    yield from collected(folder, key, len(index), batch_size, batch)
 
 
 def split(images: Images, held_out: int, reference: int, seed: int = 0) -> tuple[npt.NDArray[np.int64], ...]:
@@ -215,36 +183,3 @@ def split(images: Images, held_out: int, reference: int, seed: int = 0) -> tuple
 def stamp_of(extractor: Extractor) -> dict[str, str]:
     """Name, resize and weights of an extractor."""
     return {"name": extractor.name, "resize": extractor.resize, "weights": extractor.weights_hash}
-
-
-def digest(value: Any) -> str:
-    """A short hash of anything JSON can hold."""
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
-
-
-def _write(path: Path, made: Made, key: Mapping[str, Any]) -> None:
-    """Tensors first, then the JSON whose presence says that the cell is whole."""
-    from safetensors.torch import save
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"features": made.features.contiguous(), "pixels": torch.from_numpy(np.ascontiguousarray(made.pixels))}
-    if made.logits is not None:
-        tensors["logits"] = made.logits.contiguous()
-    about = {"seconds_per_image": made.seconds_per_image, "nfe": made.nfe, "key": dict(key)}
-    for target, data in (
-        (path.with_suffix(".safetensors"), save(tensors)),
-        (path, json.dumps(about).encode()),
-    ):
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        partial.write_bytes(data)
-        partial.replace(target)
-
-
-def _read(path: Path, times: tuple[int, ...]) -> Made:
-    from safetensors.torch import load_file
-
-    about, tensors = json.loads(path.read_text()), load_file(path.with_suffix(".safetensors"))
-    return Made(
-        tensors["features"], tensors.get("logits"), tensors["pixels"].numpy(), about["seconds_per_image"],
-        about["nfe"], times,
-    )  # fmt: skip

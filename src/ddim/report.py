@@ -11,25 +11,28 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddim.evaluate import Cell, Made
+from ddim.evaluate import Cell
 from ddim.images import grid, save_png
+from ddim.measured import Made
 from ddim.scoring import Row
 
 GRID_IMAGES, GRID_COLUMNS = 32, 8
 COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("solver", "solver", ""), ("eta", "eta", ""), ("spacing", "spacing", ""), ("S", "steps", "d"),
     ("NFE", "nfe", "g"), ("s/image", "seconds_per_image", ".3g"), ("{distance}", "distance", ".4g"),
-    ("+-", "distance_std", ".2g"), ("KID x1000", "kid", "kid"), ("IS", "inception_score", ".3g"),
+    ("+-", "distance_std", ".2g"), ("behind best", "behind", ".2g"), ("+-", "behind_std", ".2g"),
+    ("KID x1000", "kid", "kid"), ("IS", "inception_score", ".3g"),
     ("precision", "precision", ".3f"), ("recall", "recall", ".3f"), ("density", "density", ".3f"),
     ("coverage", "coverage", ".3f"), ("diversity", "diversity", ".4g"), ("class acc.", "class_accuracy", ".3f"),
     ("consistency", "consistency", ".3f"), ("RMS", "rms", ".3f"),
 )  # fmt: skip
 LEGEND = """S steps asked for, NFE network calls an image. {distance}: Frechet distance of features to the reference,
 +- its spread over bootstrap resamples; two sets of real images of these sizes would show {bias:.3g} by chance (bias of
-finite n), and the row "real, held out" shows what they do show. KID is unbiased. Precision, density: are images like
-real ones; recall and coverage: are all real ones represented. Diversity: mean distance between features. Consistency,
-RMS: distance to the deterministic row of most calls, seed by seed; consistency 0 is the same image, 1 an unrelated one.
-eta 1 is DDPM; sigma-hat is DDPM's larger noise (DDIM appendix D.3)."""
+finite n), and the row "real, held out" shows what they do show. Behind best: the distance less the best row's, +- over
+the same resamples of seeds in both rows, so that what they share drops out. KID is unbiased. Precision, density: are
+images like real ones; recall and coverage: are all real ones represented. Diversity: mean distance between features.
+Consistency, RMS: distance to the deterministic row of most calls, seed by seed; consistency 0 is the same image, 1 an
+unrelated one. eta 1 is DDPM; sigma-hat is DDPM's larger noise (DDIM appendix D.3)."""
 
 
 def write_report(
@@ -73,7 +76,7 @@ def _csv(rows: Sequence[Row], floor: Row, stamp: Mapping[str, Any]) -> str:
     for row in [*rows, floor]:
         values = row.as_dict()
         writer.writerow(
-            [" ".join(map(str, values[n])) if n == "tau" else values[n] for n in names] + list(flat.values())
+            [" ".join(map(str, v)) if isinstance(v := values[n], tuple) else v for n in names] + list(flat.values())
         )
     return text.getvalue()
 

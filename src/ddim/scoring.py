@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddim.evaluate import Cell, Made
+from ddim.evaluate import Cell
 from ddim.images import from_uint8
+from ddim.measured import Made
 from ddim.metrics import (
     Moments,
     consistency,
@@ -26,7 +26,7 @@ from ddim.noise import generator
 
 SLACK = 0.05  # "within 5 % of the best"
 NEIGHBOURS = 10_000  # precision and its relatives look at this many images of each set at most
-RESAMPLES = 10
+RESAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,10 @@ class Row:
     """One line of the report. Numbers that do not apply are None.
 
     distance is the Frechet distance, distance_std its spread over bootstrap resamples of the images, bias what two
-    sets of these sizes from one law would show. consistency and rms compare with the deterministic cell of most
-    calls, seed by seed: consistency in features (0 the same image, 1 an unrelated one), rms in pixels of [-1, 1].
+    sets of these sizes from one law would show. behind is the distance less that of the best row, behind_std its spread
+    where both rows are resampled at the same seeds: what they have in common drops out. consistency and rms are against
+    the deterministic cell of most calls, seed by seed: consistency in features (0 the same image, 1 an unrelated one),
+    rms in pixels of [-1, 1].
     """
 
     solver: str
@@ -59,7 +61,10 @@ class Row:
     class_accuracy: float | None
     consistency: float | None = None
     rms: float | None = None
+    behind: float | None = None
+    behind_std: float | None = None
     tau: tuple[int, ...] = ()
+    resampled: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
@@ -87,29 +92,33 @@ class Reference:
         own = Moments.of(made.features)
         k = kid(made.features, self.features)
         near = fidelity(self.features[:NEIGHBOURS][: max(len(made.features), 6)], made.features[:NEIGHBOURS])
-        scores = made.logits
+        scores, resampled = made.logits, self._resampled(made.features)
         splits = min(10, max(1, len(made.features) // 50))
         return Row(
             solver=cell.solver if cell else name, eta=cell.noise_name if cell else "", n=own.n,
             spacing=cell.spacing if cell else "", steps=cell.steps if cell else None,
             nfe=made.nfe if cell else None, seconds_per_image=made.seconds_per_image if cell else None,
-            distance=frechet(own, self.moments), distance_std=self._spread(made.features),
+            distance=frechet(own, self.moments), distance_std=_std(resampled),
             bias=frechet_bias(self.moments.covariance, own.n, self.moments.n), kid=k.mean, kid_std=k.std,
             inception_score=inception_score(scores, splits).mean if scores is not None else None,
             precision=near.precision, recall=near.recall, density=near.density, coverage=near.coverage,
             diversity=diversity(made.features[:NEIGHBOURS]),
-            class_accuracy=_accuracy(scores, labels), tau=made.times,
+            class_accuracy=_accuracy(scores, labels), tau=made.times, resampled=resampled,
         )  # fmt: skip
 
-    def _spread(self, features: Tensor) -> float | None:
-        """Standard deviation of the distance over resamples of the images; not for long features (minutes)."""
+    def _resampled(self, features: Tensor) -> tuple[float, ...]:
+        """The distance of resamples of the images, the same places for every set; not for long features (minutes)."""
         if features.shape[1] > 512:
-            return None
+            return ()
         values = []
         for i in range(RESAMPLES):
             index = generator(0, "bootstrap", i).integers(0, len(features), len(features))
             values.append(frechet(Moments.of(features[torch.from_numpy(index)]), self.moments))
-        return float(torch.tensor(values, dtype=torch.float64).std())
+        return tuple(values)
+
+
+def _std(values: Sequence[float]) -> float | None:
+    return float(torch.tensor(values, dtype=torch.float64).std()) if values else None
 
 
 def _accuracy(logits: Tensor | None, labels: Sequence[int] | None) -> float | None:
@@ -119,39 +128,38 @@ def _accuracy(logits: Tensor | None, labels: Sequence[int] | None) -> float | No
 
 
 def compared(rows: Mapping[Cell, Row], made: Mapping[Cell, Made]) -> list[Row]:
-    """The rows with consistency and rms filled in, against the deterministic cell of most calls, if there is one."""
+    """The rows, each set beside two of them, seed by seed.
+
+    consistency and rms are against the deterministic cell of most calls, if there is one; behind is against the best.
+    """
+    best = min(rows.values(), key=lambda r: r.distance)
     still = [c for c in rows if c.eta == 0.0]
-    if not still:
-        return list(rows.values())
-    target = made[max(still, key=lambda c: (rows[c].nfe or 0.0, c.solver == "ddim"))]
+    target = made[max(still, key=lambda c: (rows[c].nfe or 0.0, c.solver == "ddim"))] if still else None
     out = []
     for cell, row in rows.items():
-        own = made[cell]
-        apart = from_uint8(own.pixels) - from_uint8(target.pixels)
-        same = {"consistency": consistency(own.features, target.features), "rms": float(apart.square().mean().sqrt())}
-        out.append(Row(**{**_shallow(row), **same}))
+        if target is not None:
+            apart = from_uint8(made[cell].pixels) - from_uint8(target.pixels)
+            rms = float(apart.square().mean().sqrt())
+            row = replace(row, consistency=consistency(made[cell].features, target.features), rms=rms)
+        spread = _std([a - b for a, b in zip(row.resampled, best.resampled, strict=True)])
+        out.append(replace(row, behind=row.distance - best.distance, behind_std=spread))
     return out
-
-
-def _shallow(row: Row) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in Row.__dataclass_fields__}
 
 
 def answer(rows: Sequence[Row], name: str) -> list[str]:
     """The plain answer, in sentences: the fewest calls within 5 % of the best, over all rows and for plain DDIM.
 
-    Where the distances' own errors are wider than that, it says so and names the fewest that they cannot tell apart.
+    Where the errors of the differences are wider than that, it says so and names the fewest not told apart from it.
     """
     best = min(rows, key=lambda r: r.distance)
     lines = [_fewest(rows, best, name, "Over all rows")]
-    alike = [
-        r for r in rows if r.distance - best.distance <= 2.0 * math.hypot(r.distance_std or 0, best.distance_std or 0)
-    ]
+    alike = [r for r in rows if r is best or (r.behind or 0.0) <= 2.0 * (r.behind_std or 0.0)]
     fewest = min(alike, key=lambda r: (r.nfe or 0.0, r.distance))
-    if best.distance_std is not None and 2.0 * best.distance_std > SLACK * best.distance and fewest is not best:
+    if fewest is not best and 2.0 * (fewest.behind_std or 0.0) > SLACK * best.distance:
         lines.append(
-            f"With n = {best.n} the error of {name} exceeds 5 %: the fewest calls it cannot tell from the best are "
-            f"{fewest.nfe:g}, {fewest.name} at {fewest.distance:.4g}. A larger --n would tell."
+            f"With n = {best.n} the error of a difference exceeds 5 %: the fewest calls not told apart from the best "
+            f"are {fewest.nfe:g}, {fewest.name}, {fewest.behind:.2g} +- {fewest.behind_std:.2g} behind it. "
+            "A larger --n would tell."
         )
     plain = [r for r in rows if r.solver == "ddim" and r.eta == "0" and r.spacing != "tuned"]
     if plain and len(plain) < len(rows):

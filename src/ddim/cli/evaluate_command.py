@@ -16,7 +16,8 @@ from ddim import __version__
 from ddim.cli.common import table
 from ddim.data import Images, open_images
 from ddim.denoiser import Denoiser
-from ddim.evaluate import Cell, Made, Subject, digest, make, real, split, stamp_of, table_of
+from ddim.evaluate import Cell, Subject, make, real, split, stamp_of, table_of
+from ddim.measured import Made, digest
 from ddim.metrics import distance_name, extractor
 from ddim.model import Model, load
 from ddim.report import heads, table_cells, write_report
