@@ -40,7 +40,7 @@ def subject(denoise, **settings):
     def times(steps, spacing, solver):
         return tau(1000, steps, spacing)
 
-    return Subject("oracle", "w" * 64, SHAPE, SCHEDULE, lambda seeds: denoise, times, settings=settings)
+    return Subject("oracle", "w" * 64, SHAPE, SCHEDULE, lambda seeds: denoise, times, lambda x: x, settings=settings)
 
 
 def last(job):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from conftest import save_tiny
 from ddim import load
 from ddim.images import read_image, save_png, to_uint8
 from ddim.latents import Latents
@@ -83,6 +84,56 @@ def test_consistency_writes_a_labelled_picture(capsys, tiny_folder, tmp_path):
     assert float(rows[1]["rms"]) < float(rows[0]["rms"]) < float(rows[3]["rms"])
     assert (tmp_path / "c" / "consistency.png").exists() and (tmp_path / "c" / "distance.png").exists()
     assert "at least 2" in mistake(capsys, "consistency", tiny_folder, "--n", 1, "--out", tmp_path / "d")
+
+
+def test_every_command_speaks_minus_1_to_1_where_the_network_speaks_0_to_1(capsys, tmp_path, monkeypatch):
+    """What a command shows of seeds 3 to 12 is what `Model.sample` makes of them; strength 0 gives the image back."""
+    monkeypatch.setenv("DDIM_CACHE", str(tmp_path / "cache"))
+    folder = save_tiny(tmp_path / "m", data_range=[0.0, 1.0], clips=False, num_classes=None, prediction="v")
+    model, seeds = load(folder), list(range(3, 13))
+    made = model.sample(seeds=seeds, steps=4, clip=False)
+    assert model.checkpoint.data_range == (0.0, 1.0)
+    levels = to_uint8(made)
+    assert levels.std() > 40 and (levels % 255 > 0).mean() > 0.5  # pictures in which a wrong range would show
+
+    def run(*words):
+        code, text, err = ddim(capsys, *words)
+        assert code == 0, text + err
+
+    def same(pixels, i):
+        assert np.abs(np.asarray(pixels).reshape(8, 8).astype(int) - levels[i].reshape(8, 8)).max() <= 1
+
+    run("sample", folder, "--seeds", "3-12", "--steps", 4, "--out", tmp_path / "s")
+    run("interpolate", folder, "--between", 3, 4, "--frames", 2, "--steps", 4, "--out", tmp_path / "i")
+    for i in (0, 1):
+        same(Image.open(tmp_path / "s" / f"{i + 3:06d}.png"), i)
+        same(Image.open(tmp_path / "i" / f"{i:06d}.png"), i)
+    given = tmp_path / "s" / "000004.png"
+    run("edit", folder, given, "--strength", 0, "--out", tmp_path / "e")
+    same(Image.open(tmp_path / "e" / "000000.png"), 1)
+    plus, minus = tmp_path / "plus", tmp_path / "minus"
+    for where, i in ((plus, 0), (minus, 2)):
+        where.mkdir()
+        save_png(where / "a.png", levels[i])
+    run(
+        "edit", folder, given, "--plus", plus, "--minus", minus, "--amount", 0, "--spacing", "quadratic",
+        "--out", tmp_path / "d",
+    )  # fmt: skip
+    same(Image.open(tmp_path / "d" / "000000.png"), 1)
+    run(
+        "consistency", folder, "--n", 2, "--seed", 3, "--steps", 4, "--eta", 0, "--reference", 9,
+        "--out", tmp_path / "c",
+    )  # fmt: skip
+    apart = (made[:2] - model.sample(seeds=[3, 4], steps=9, clip=False)).square().flatten(1).mean(1).sqrt().mean()
+    (row,) = csv.DictReader((tmp_path / "c" / "consistency.csv").open())
+    assert float(row["rms"]) == pytest.approx(float(apart), rel=1e-4)
+    (tmp_path / "s" / "grid.png").unlink()
+    run(
+        "evaluate", folder, tmp_path / "s", "--held-out", tmp_path / "s", "--n", 10, "--seed", 3, "--steps", 4,
+        "--eta", 0, "--no-sigma-hat", "--extractor", "pixels", "--out", tmp_path / "r",
+    )  # fmt: skip
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert report["rows"][0]["distance"] < 1e-4 * report["rows"][0]["diversity"]  # the same ten images, made again
 
 
 def test_interpolate_between_seeds_images_and_corners(capsys, tiny_folder, pictures, tmp_path):

@@ -1,5 +1,7 @@
 """`load` and `Model`: names become objects, and every path gives the same images as the lower floors do."""
 
+import math
+
 import pytest
 import torch
 
@@ -107,6 +109,12 @@ def test_a_network_trained_on_0_to_1_gives_and_takes_minus_1_to_1(tmp_path):
     x = plain.sample(2, steps=3, clip=False)
     torch.testing.assert_close(other.sample(2, steps=3), 2 * x - 1)
     torch.testing.assert_close(other.encode(2 * x - 1, steps=3).x_T, plain.encode(x, steps=3).x_T, rtol=1e-4, atol=1e-3)
+    there, back = (m.encode(y, steps=3, method="naive") for m, y in ((plain, x), (other, 2 * x - 1)))
+    twice = there.certificate.psnr - 20 * math.log10(2)  # errors are twice as large in [-1, 1]
+    torch.testing.assert_close(back.certificate.psnr, twice, rtol=0, atol=0.1)
+    torch.testing.assert_close(back.certificate.max_error, 2 * there.certificate.max_error, rtol=0.02, atol=0)
+    clipped = other.sample(2, steps=3, clip=True)
+    assert float(clipped.min()) == -1.0 and float(clipped.max()) == 1.0  # into 0..1 as the network sees it
 
 
 def test_a_files_own_walk_that_stops_at_1_is_walked_as_it_is(tiny):

@@ -1,9 +1,10 @@
-"""What was asked for, made definite: n, seed, seeds and latents become a list of seeds, or a clear refusal."""
+"""What was asked for, made definite: seeds and labels, one an image, or a clear refusal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -36,3 +37,26 @@ def seeds_of(
     if latents is not None and len(latents) != len(seeds):
         raise ValueError(f"{len(latents)} latents, but {len(seeds)} seeds or n")
     return seeds
+
+
+def labels_of(
+    label: int | Sequence[int] | Tensor | None, n: int, num_classes: int | None, null_label: int | None
+) -> Tensor | None:
+    """One class an image, int64 (n,), or None for an unconditional network or the null label.
+
+    Raises:
+        ValueError: a label where there are no classes, outside 0..K-1, or not one an image; none where one is needed.
+    """
+    if label is None:
+        if num_classes is not None and null_label is None:
+            raise ValueError(f"this model knows only classes 0..{num_classes - 1}; give a label")
+        return None
+    if num_classes is None:
+        raise ValueError(f"label = {label} was asked for, but this model was trained without classes")
+    values = torch.as_tensor(label, dtype=torch.int64, device="cpu").flatten()
+    if len(values) not in (1, n):
+        raise ValueError(f"{n} images need 1 label or {n}, got {len(values)}")
+    if int(values.min()) < 0 or int(values.max()) >= num_classes:
+        bad = int(values[(values < 0) | (values >= num_classes)][0])
+        raise ValueError(f"label {bad} is outside 0..{num_classes - 1}, the classes this model knows")
+    return values.expand(n).clone()

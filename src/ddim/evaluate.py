@@ -71,6 +71,7 @@ class Subject:
     Attributes:
         denoiser: seeds of a batch -> the denoiser with their conditions bound.
         tau: (steps, spacing, solver) -> the times.
+        to_unit: what the network makes -> images in [-1, 1].
         settings: everything else that decides the images (labels, guidance, clip, precision), as JSON.
     """
 
@@ -80,6 +81,7 @@ class Subject:
     schedule: Schedule
     denoiser: Callable[[list[int]], Denoiser]
     tau: Callable[[int, str, str], tuple[int, ...]]
+    to_unit: Callable[[Tensor], Tensor]
     device: torch.device | str = "cpu"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -139,7 +141,7 @@ def make(
         began = time.perf_counter()
         counted = _Counting(subject.denoiser(own))
         x_T = noise(own, subject.shape, device=subject.device)
-        images = sample(counted, x_T, times, solver=solver, seeds=own).cpu()
+        images = subject.to_unit(sample(counted, x_T, times, solver=solver, seeds=own)).cpu()
         seconds = time.perf_counter() - began
         if not bool(torch.isfinite(images).all()):
             raise ValueError(f"{cell.name} made images that are not finite, first among seeds {own[0]}-{own[-1]}")
@@ -171,7 +173,7 @@ def split(images: Images, held_out: int, reference: int, seed: int = 0) -> tuple
     Raises:
         ValueError: too few images for both.
     """
-    if len(images) < held_out + 2:
+    if len(images) < held_out + min(reference, 2):
         raise ValueError(
             f"{images.report.source} holds {len(images)} images: the noise floor needs n = {held_out} of them beside "
             "the reference; lower --n or give --held-out"

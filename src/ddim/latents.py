@@ -7,6 +7,7 @@ metadata.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -73,6 +74,11 @@ class Certificate:
     psnr: Tensor
     max_error: Tensor
     nfe: Tensor
+
+    def scaled(self, unit: float) -> Certificate:
+        """The same errors in units 1 / `unit` as large."""
+        psnr = self.psnr - 20.0 * math.log10(unit)
+        return Certificate(self.residual, psnr, self.max_error * unit, self.nfe)
 
     def __str__(self) -> str:
         solved = self.residual[~self.residual.isnan()]

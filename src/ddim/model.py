@@ -7,6 +7,7 @@ pieces of the lower floors and calls them; nothing here knows any maths.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ddim import engine
-from ddim.asked import seeds_of
+from ddim.asked import labels_of, seeds_of
 from ddim.checkpoints import Checkpoint, open_checkpoint
-from ddim.denoiser import Bound, Clip, Denoiser, DynamicThreshold
+from ddim.denoiser import Bound, Denoiser
 from ddim.exported import Exported
 from ddim.guidance import Guided
 from ddim.invert import decode, encode
@@ -117,19 +118,8 @@ class Model:
         Raises:
             ValueError: a label where there are no classes, outside 0..K-1, or not one an image.
         """
-        if label is None:
-            if self.num_classes is not None and self.null_label is None:
-                raise ValueError(f"this model knows only classes 0..{self.num_classes - 1}; give a label")
-            return None
-        if self.num_classes is None:
-            raise ValueError(f"label = {label} was asked for, but this model was trained without classes")
-        values = torch.as_tensor(label, dtype=torch.int64, device="cpu").flatten()
-        if len(values) not in (1, n):
-            raise ValueError(f"{n} images need 1 label or {n}, got {len(values)}")
-        if int(values.min()) < 0 or int(values.max()) >= self.num_classes:
-            bad = int(values[(values < 0) | (values >= self.num_classes)][0])
-            raise ValueError(f"label {bad} is outside 0..{self.num_classes - 1}, the classes this model knows")
-        return values.expand(n).clone().to(self.device)
+        found = labels_of(label, n, self.num_classes, self.null_label)
+        return None if found is None else found.to(self.device)
 
     def network(self, precision: str = "fp32", compiled: bool = False) -> nn.Module:
         """The network ready to run in that precision, through torch.compile or not; made once and kept."""
@@ -173,15 +163,8 @@ class Model:
             denoise = Guided(denoise, guidance, self.null_label)
         wanted = self.checkpoint.clips if clip is None else clip
         if wanted:
-            dynamic = self.checkpoint.thresholding and clip is None
-            denoise = self._threshold(denoise) if dynamic else self._clip(denoise)
+            denoise = self.checkpoint.clipped(denoise, dynamic=self.checkpoint.thresholding and clip is None)
         return Bound(denoise, {"label": label}) if label is not None else denoise
-
-    def _clip(self, denoise: Denoiser) -> Denoiser:
-        return Clip(denoise, -self.checkpoint.clip_range, self.checkpoint.clip_range)
-
-    def _threshold(self, denoise: Denoiser) -> Denoiser:
-        return DynamicThreshold(denoise, self.checkpoint.threshold_quantile, self.checkpoint.threshold_maximum)
 
     # -- uses -----------------------------------------------------------------------------------------
 
@@ -233,7 +216,7 @@ class Model:
             own = None if classes is None else classes[part]
             denoise = self.denoiser(label=own, guidance=guidance, clip=clip, precision=precision, compiled=compiled)
             out.append(sample(denoise, x_T.to(self.device), times, solver=method, seeds=seeds[part]))
-        return self._to_unit(torch.cat(out))
+        return self.checkpoint.to_unit(torch.cat(out))
 
     def encode(
         self,
@@ -250,7 +233,8 @@ class Model:
         """Latents of images x (n, C, H, W) in [-1, 1]; see `ddim.encode`. Never clips: that has no inverse."""
         times = self._times(steps, spacing, tau, "ddim")
         denoise = self.denoiser(label=self.labels(label, len(x)), guidance=guidance, clip=False, precision=precision)
-        return encode(denoise, self._from_unit(x.to(self.device)), times, method=method)
+        found = encode(denoise, self.checkpoint.from_unit(x.to(self.device)), times, method=method)
+        return replace(found, certificate=found.certificate.scaled(self.checkpoint.unit))
 
     def decode(
         self,
@@ -267,17 +251,8 @@ class Model:
         n = len(latents)
         denoise = self.denoiser(label=self.labels(label, n), guidance=guidance, clip=False, precision=precision)
         own = isinstance(latents, Latents) and steps is None and tau is None
-        return self._to_unit(decode(denoise, latents, None if own else self._times(steps, spacing, tau, "ddim")))
-
-    def _to_unit(self, x: Tensor) -> Tensor:
-        """From the numbers the network was trained on to [-1, 1]."""
-        low, high = self.checkpoint.data_range
-        return x if (low, high) == (-1.0, 1.0) else (x - low) * (2.0 / (high - low)) - 1.0
-
-    def _from_unit(self, x: Tensor) -> Tensor:
-        """From [-1, 1] to the numbers the network was trained on."""
-        low, high = self.checkpoint.data_range
-        return x if (low, high) == (-1.0, 1.0) else (x + 1.0) * ((high - low) / 2.0) + low
+        x = decode(denoise, latents, None if own else self._times(steps, spacing, tau, "ddim"))
+        return self.checkpoint.to_unit(x)
 
     def _times(
         self,

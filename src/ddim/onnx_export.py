@@ -20,7 +20,7 @@ from torch import Tensor
 from ddim.checkpoints.onnx_folder import write_onnx_folder
 from ddim.checkpoints.onnx_network import INPUTS, require
 from ddim.checkpoints.record import Checkpoint
-from ddim.denoiser import Bound, Clip
+from ddim.denoiser import Bound
 from ddim.noise import noise
 from ddim.sample import sample
 from ddim.tau import tau
@@ -76,7 +76,7 @@ def trajectory_states(checkpoint: Checkpoint, images: int) -> list[Inputs]:
 
     denoise: Any = checkpoint.denoiser(Recorder())
     if checkpoint.clips:
-        denoise = Clip(denoise, -checkpoint.clip_range, checkpoint.clip_range)
+        denoise = checkpoint.clipped(denoise)
     if checkpoint.num_classes is not None:
         null = checkpoint.null_label
         label = [null if null is not None and i % 3 == 2 else i % checkpoint.num_classes for i in range(images)]

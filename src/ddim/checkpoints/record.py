@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddim.denoiser import NetworkDenoiser, zero_based
+from ddim.denoiser import Clip, Denoiser, DynamicThreshold, NetworkDenoiser, zero_based
 from ddim.schedule import Schedule
 from ddim.tau import tau
 
@@ -90,6 +90,28 @@ class Checkpoint:
             label=label,
             learned_variance=self.learned_variance,
         )
+
+    def clipped(self, denoise: Denoiser, *, dynamic: bool = False) -> Denoiser:
+        """That denoiser with x0 clamped into the data's range, or by the file's dynamic threshold; eps re-derived."""
+        if dynamic:
+            return DynamicThreshold(denoise, self.threshold_quantile, self.threshold_maximum)
+        if self.data_range == (-1.0, 1.0):
+            return Clip(denoise, -self.clip_range, self.clip_range)
+        return Clip(denoise, *self.data_range)
+
+    @property
+    def unit(self) -> float:
+        """How far apart in [-1, 1] two images are that differ by 1 to the network: 2 where it was trained on [0, 1]."""
+        low, high = self.data_range
+        return 2.0 / (high - low)
+
+    def to_unit(self, x: Tensor) -> Tensor:
+        """Images in the network's numbers, as numbers in [-1, 1]."""
+        return x if self.data_range == (-1.0, 1.0) else (x - self.data_range[0]) * self.unit - 1.0
+
+    def from_unit(self, x: Tensor) -> Tensor:
+        """Images in [-1, 1], as numbers the network was trained on."""
+        return x if self.data_range == (-1.0, 1.0) else (x + 1.0) / self.unit + self.data_range[0]
 
     def own_tau(self, steps: int | None) -> tuple[int, ...]:
         """The file's own walk: its spacing, its steps_offset, its last step. Compatible, not better than ours.

@@ -14,7 +14,7 @@ from ddim.cli.common import new_folder, progress, table
 from ddim.cli.latent_common import enlargement, labels_of, numbers, plot_against_steps, save_csv
 from ddim.consistency import Distance, consistency
 from ddim.images import grid, save_png, to_uint8
-from ddim.model import load
+from ddim.model import Model, load
 from ddim.noise import noise
 
 COLUMNS = ("eta", "S", "RMS to long", "same latent / other latent")
@@ -70,7 +70,7 @@ class Command:
         long = model.tau(self.reference, self.spacing)
         with progress(len(etas) * len(taus), "rows") as bar:
             for row in consistency(denoise, x_T, taus, long, etas=etas, seeds=seeds):
-                rows.append(row)
+                rows.append(in_units(model, row))
                 bar(len(rows))
         self._write(out, rows, enlargement(model))
         print(table(COLUMNS, [cells(row) for row in rows]))
@@ -85,6 +85,15 @@ class Command:
         save_csv(out / "consistency.csv", ("eta", "S", "rms", "unrelated"),
                  [(r.eta, r.steps, float(r.distance.mean()), r.unrelated) for r in rows])  # fmt: skip
         plot(out / "distance.png", rows)
+
+
+def in_units(model: Model, row: Distance) -> Distance:
+    """The row with images in [-1, 1], and their distances so."""
+    k = model.checkpoint
+    return row._replace(
+        images=k.to_unit(row.images), long=k.to_unit(row.long), distance=row.distance * k.unit,
+        unrelated=row.unrelated * k.unit,
+    )  # fmt: skip
 
 
 def cells(row: Distance) -> list[str]:

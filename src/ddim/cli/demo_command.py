@@ -52,7 +52,7 @@ class Command:
                     x, calls = state.x, calls + 1
                     bar(calls)
                 seconds = time.perf_counter() - start
-                rows += list(to_uint8(x))
+                rows += list(to_uint8(model.checkpoint.to_unit(x)))
                 figures.append([name, f"{eta:g}", str(steps), str(steps), f"{seconds:.2f}"])
         labels = [f"{f[0]} {f[2]} steps, {f[3]} calls, {f[4]} s" for f in figures]
         self.out.mkdir(parents=True, exist_ok=True)

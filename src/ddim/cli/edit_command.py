@@ -78,7 +78,8 @@ class Command:
         seeds = parse_seeds(self.seeds) if kind in ("strength", "mask") else [0]
         label = None if self.label is None else model.labels(self.label, len(seeds))
         made = {"mask": self._by_mask, "label": self._by_label, "direction": self._along, "strength": self._by_strength}
-        edits = made[kind](model, x, times, seeds, label)
+        known = model.checkpoint.from_unit(x)
+        edits = model.checkpoint.to_unit(made[kind](model, known, times, seeds, label))
         out = new_folder(self.out)
         options = {k: str(v) for k, v in vars(self).items() if k not in ("out", "model", "image")}
         recipe = {"model": self.model, "weights": model.weights_hash, "image": str(self.image), "edit": kind} | options
@@ -138,7 +139,7 @@ class Command:
         for folder in (self.minus, self.plus):
             files = image_files([Path(str(folder))])
             sets.append(model.encode(read_images(model, files), tau=times, method="implicit").x_T)
-        latent = model.encode(x, tau=times, method="implicit").x_T
+        latent = model.encode(model.checkpoint.to_unit(x), tau=times, method="implicit").x_T
         moved = edit.along(latent, edit.direction(*sets), self.amount)
         return sample(model.denoiser(clip=False), moved, times)
 

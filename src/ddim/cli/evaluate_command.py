@@ -93,7 +93,7 @@ class Command:
         if self.held_out is not None:
             if len(held) < self.n:
                 raise ValueError(f"--held-out has {len(held)} images, fewer than --n {self.n}")
-            held_at = split(held, self.n, 1)[1]
+            held_at = split(held, self.n, 0)[1]
         work: dict[str, Any] = {"extractor": look, "batch_size": self.batch_size, "folder": self.out / "cells"}
         seeds = list(range(self.seed, self.seed + self.n))
         with tqdm(total=len(cells) * self.n, unit=" images", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
@@ -158,7 +158,8 @@ class Command:
         }  # fmt: skip
         return Subject(
             str(self.model), model.weights_hash, model.shape, model.schedule, denoiser,
-            lambda steps, spacing, solver: model.tau(steps, spacing, solver=solver), model.device, settings,
+            lambda steps, spacing, solver: model.tau(steps, spacing, solver=solver), model.checkpoint.to_unit,
+            model.device, settings,
         )  # fmt: skip
 
     def _images(self, data: str, model: Model) -> Images:

@@ -110,7 +110,7 @@ class Command:
             own = None if weights is None else weights[i : i + 1]
             if word.isdecimal():
                 x_T = noise([int(word)], model.shape, device=model.device)
-                images.append(sample(self._denoiser(model, own), x_T, times)[0])
+                images.append(self._made(model, times, x_T, own)[0])
             else:
                 if not Path(word).exists():
                     raise ValueError(f"{word} is neither a seed nor an image file")
@@ -128,7 +128,7 @@ class Command:
         for i in range(0, len(x_T), BATCH):
             own = None if weights is None else weights[i : i + BATCH]
             parts.append(sample(self._denoiser(model, own), x_T[i : i + BATCH], times))
-        return torch.cat(parts)
+        return model.checkpoint.to_unit(torch.cat(parts))
 
     def _strips(
         self, out: Path, model: Model, times: tuple[int, ...], points: list[Tensor], images: list[Tensor],
@@ -145,9 +145,10 @@ class Command:
         if self.ddpm:
             u = torch.linspace(0, 1, self.frames, device=model.device)
             lower = tuple(t for t in times if t <= model.schedule.T // 2)
-            strips["DDPM"] = interpolate.ddpm_interpolation(
-                self._denoiser(model, mixed), images[0], images[1], u, lower, seed=self.seed
-            )
+            k, denoise = model.checkpoint, self._denoiser(model, mixed)
+            first, last = (k.from_unit(x) for x in images)
+            mixtures = interpolate.ddpm_interpolation(denoise, first, last, u, lower, seed=self.seed)
+            strips["DDPM"] = k.to_unit(mixtures)
         main = strips[names[0]]
         save_images(out, main, [f"{i:06d}" for i in range(len(main))], {**recipe, "path": names[0]})
         labels = list(strips) if len(strips) > 1 else None

@@ -81,7 +81,7 @@ class Command:
         c, h, w = model.shape
         images = open_images(self.data, size=(h, w), channels=c)
         index = np.sort(generator(0, "spectrum").permutation(len(images))[:SPECTRUM_IMAGES])
-        rival = closed_form(model.schedule, spectrum(images.pixels[index]), steps)
+        rival = closed_form(model.schedule, spectrum(images.pixels[index]) / model.checkpoint.unit**2, steps)
         K = model.num_classes
 
         def denoiser(seeds: list[int]) -> Denoiser:
