@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import save_tiny
 from ddim.cli import COMMANDS, main
 
 
@@ -49,6 +50,17 @@ def test_sample_writes_images_grid_recipe_and_manifest(capsys, tiny_folder, tmp_
     assert ddim(capsys, "sample", "--verify", "--out", out)[0] == 0
     (out / "000007.png").write_bytes(b"")
     assert "changed" in mistake(capsys, "sample", "--verify", "--out", out)
+
+
+def test_a_job_is_not_mixed_with_another_reading_of_the_same_weights(capsys, tmp_path):
+    """The weights are the same file; what their output means is not."""
+    folder, out = save_tiny(tmp_path / "m"), tmp_path / "images"
+    args = ("sample", folder, "--n", 2, "--steps", 2, "--label", 0, "--out", out)
+    assert ddim(capsys, *args)[0] == 0
+    record = json.loads((folder / "ddim.json").read_text())
+    assert ddim(capsys, *args)[0] == 0  # the same again: done already
+    (folder / "ddim.json").write_text(json.dumps(record | {"data_range": [0.0, 1.0]}))
+    assert "its reading is" in mistake(capsys, *args)
 
 
 def test_processes_share_a_job(capsys, tiny_folder, tmp_path, monkeypatch):

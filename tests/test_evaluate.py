@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from ddim import GaussianDenoiser, Schedule, measured, tau
+from ddim.checkpoints.safe import digest
 from ddim.cli.evaluate_command import Command
 from ddim.data import Images
 from ddim.data.cache import Report
 from ddim.evaluate import Cell, Subject, make, real, split, table_of
 from ddim.images import save_png, to_uint8
-from ddim.measured import Made, digest
+from ddim.measured import Made
 from ddim.metrics import Moments, extractor, frechet_bias
 from ddim.noise import noise
 from ddim.report import write_report
@@ -36,11 +37,11 @@ class Calls:
         return self.oracle(x, t)
 
 
-def subject(denoise, **settings):
+def subject(denoise, reading=(), **settings):
     def times(steps, spacing, solver):
         return tau(1000, steps, spacing)
 
-    return Subject("oracle", "w" * 64, SHAPE, SCHEDULE, lambda seeds: denoise, times, lambda x: x, settings=settings)
+    return Subject("oracle", "w" * 64, SHAPE, reading, lambda seeds: denoise, times, lambda x: x, settings=settings)
 
 
 def last(job):
@@ -117,6 +118,7 @@ def test_a_cell_is_made_once_and_again_when_anything_that_matters_changes(tmp_pa
     assert torch.equal(first.features, again.features) and np.array_equal(first.pixels, again.pixels)
     assert again.nfe == 5 and again.seconds_per_image == first.seconds_per_image
     for change in (
+        lambda: made_by(denoise, cell, tmp_path, n=20, reading={"prediction": "v"}),
         lambda: made_by(denoise, Cell("ddim", 1.0, 5, "uniform"), tmp_path, n=20),
         lambda: made_by(denoise, Cell("ddim", 0.0, 5, "trailing"), tmp_path, n=20),
         lambda: made_by(denoise, cell, tmp_path, n=21),

@@ -18,10 +18,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ddim.checkpoints.safe import digest
 from ddim.data import Images
 from ddim.denoiser import Denoiser
 from ddim.images import from_uint8, to_uint8
-from ddim.measured import KEPT, Made, collected, digest
+from ddim.measured import KEPT, Made, collected
 from ddim.metrics import Extractor
 from ddim.multistep import solver_named
 from ddim.noise import generator, noise
@@ -69,6 +70,7 @@ class Subject:
     """What is evaluated: a model reduced to what sampling needs.
 
     Attributes:
+        reading: what decides the images beside the weights (`Checkpoint.reading`), as JSON.
         denoiser: seeds of a batch -> the denoiser with their conditions bound.
         tau: (steps, spacing, solver) -> the times.
         to_unit: what the network makes -> images in [-1, 1].
@@ -78,7 +80,7 @@ class Subject:
     name: str
     weights: str
     shape: tuple[int, ...]
-    schedule: Schedule
+    reading: Mapping[str, Any]
     denoiser: Callable[[list[int]], Denoiser]
     tau: Callable[[int, str, str], tuple[int, ...]]
     to_unit: Callable[[Tensor], Tensor]
@@ -132,7 +134,7 @@ def make(
     times, solver = subject.tau(cell.steps, cell.spacing, cell.solver), cell.method()
     key = {
         "format": FORMAT, "weights": subject.weights, "shape": list(subject.shape), "tau": list(times),
-        "alpha_bar": digest(subject.schedule.alpha_bar.tolist()), "solver": cell.solver, "eta": cell.noise_name,
+        "reading": dict(subject.reading), "solver": cell.solver, "eta": cell.noise_name,
         "seeds": list(seeds), "settings": dict(subject.settings), "extractor": stamp_of(extractor),
     }  # fmt: skip
 

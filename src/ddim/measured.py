@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddim.checkpoints.safe import digest
 from ddim.images import Pixels
 
 KEPT = 256  # images of each set kept as pixels: the first ones make its grid
@@ -78,11 +78,6 @@ def collected(
     _write(path, whole, key)
     half.unlink(missing_ok=True)
     yield whole
-
-
-def digest(value: Any) -> str:
-    """A short hash of anything JSON can hold."""
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
 def _write(path: Path, made: Made, key: Mapping[str, Any]) -> None:

@@ -6,16 +6,20 @@ Whatever program wrote the file, the rest of the library sees only this record.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ddim.checkpoints.safe import digest
 from ddim.denoiser import Clip, Denoiser, DynamicThreshold, NetworkDenoiser, zero_based
 from ddim.schedule import Schedule
 from ddim.tau import tau
+
+READING = ("num_classes", "null_label", "learned_variance", "time_scale", "clips", "clip_range", "thresholding",
+           "threshold_quantile", "threshold_maximum", "data_range")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,16 @@ class Checkpoint:
         """The folder the model lies in."""
         path = Path(self.source)
         return path if path.is_dir() else path.parent
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What decides the images beside the weights: what the output means, and whatever is not as usual."""
+        usual = {f.name: f.default for f in fields(self)}
+        odd = {name: getattr(self, name) for name in READING if getattr(self, name) != usual[name]}
+        config = dict(getattr(getattr(self.network, "unet", None), "config", {}))
+        shown = {k: v for k, v in config.items() if not k.startswith("_")}
+        found = {"prediction": self.prediction, "alpha_bar": digest(self.schedule.alpha_bar.tolist())}
+        return found | {k: list(v) if isinstance(v, tuple) else v for k, v in odd.items()} | {"network": digest(shown)}
 
     def time(self, t: Tensor) -> Tensor:
         """Our t, int64 (B,) in 0..T, as the network's time: t - 1, times `time_scale` where that is not 1."""

@@ -13,11 +13,12 @@ import tyro
 from tqdm import tqdm
 
 from ddim import __version__
+from ddim.checkpoints.safe import digest
 from ddim.cli.common import table
 from ddim.data import Images, open_images
 from ddim.denoiser import Denoiser
 from ddim.evaluate import Cell, Subject, make, real, split, stamp_of, table_of
-from ddim.measured import Made, digest
+from ddim.measured import Made
 from ddim.metrics import distance_name, extractor
 from ddim.model import Model, load
 from ddim.report import heads, table_cells, write_report
@@ -157,7 +158,7 @@ class Command:
             "device": model.device.type,
         }  # fmt: skip
         return Subject(
-            str(self.model), model.weights_hash, model.shape, model.schedule, denoiser,
+            str(self.model), model.weights_hash, model.shape, model.checkpoint.reading, denoiser,
             lambda steps, spacing, solver: model.tau(steps, spacing, solver=solver), model.checkpoint.to_unit,
             model.device, settings,
         )  # fmt: skip

@@ -186,9 +186,10 @@ class Command:
 
     def _recipe(self, model: Model, times: tuple[int, ...], settled: Settled, n: int) -> dict[str, Any]:
         return {
-            "model": self.model, "weights": model.weights_hash, "tau": list(times), "steps": len(times) - 1,
-            "solver": self.solver, "eta": self.eta, "sigma_hat": self.sigma_hat, "label": self.label,
-            "guidance": self.guidance, "clip": self.clip, "precision": model.runs_in(self.precision),
-            "batch": min(settled.batch, n), "device": model.device.type, "version": __version__,
+            "model": self.model, "weights": model.weights_hash, "reading": model.checkpoint.reading,
+            "tau": list(times), "steps": len(times) - 1, "solver": self.solver, "eta": self.eta,
+            "sigma_hat": self.sigma_hat, "label": self.label, "guidance": self.guidance, "clip": self.clip,
+            "precision": model.runs_in(self.precision), "batch": min(settled.batch, n),
+            "device": model.device.type, "version": __version__,
             **({"compiled": True} if settled.compiled else {}),
         }  # fmt: skip
