@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -208,6 +209,9 @@ def test_the_answer_is_the_fewest_calls_within_5_percent_of_the_best():
     assert "not told apart from the best are 20, ddim eta=0 uniform S=20, 0.5 +- 0.3 behind it" in second
     sure = [fake_row(5.5, 20, std=0.1), fake_row(5.0, 100, std=0.0)]
     assert not any("told apart" in line for line in answer(sure, "FD-x"))
+    floor = replace(fake_row(5.1, 0), distance_std=0.1, n=500)
+    assert answer(rows, "FD-x", floor)[-1].startswith("4 of 5 rows are as near to the reference as 500 real images")
+    assert answer(rows, "FD-x", replace(floor, distance=1.0)) == answer(rows, "FD-x")
     (only,) = answer(rows[:1], "FD-x")
     assert only.endswith("which is the best.")
 

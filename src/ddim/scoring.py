@@ -146,10 +146,11 @@ def compared(rows: Mapping[Cell, Row], made: Mapping[Cell, Made]) -> list[Row]:
     return out
 
 
-def answer(rows: Sequence[Row], name: str) -> list[str]:
+def answer(rows: Sequence[Row], name: str, floor: Row | None = None) -> list[str]:
     """The plain answer, in sentences: the fewest calls within 5 % of the best, over all rows and for plain DDIM.
 
-    Where the errors of the differences are wider than that, it says so and names the fewest not told apart from it.
+    Where the errors of the differences are wider than that, it says so and names the fewest not told apart from it;
+    and where rows are no farther from the reference than real images are (`floor`), it says that.
     """
     best = min(rows, key=lambda r: r.distance)
     lines = [_fewest(rows, best, name, "Over all rows")]
@@ -164,6 +165,13 @@ def answer(rows: Sequence[Row], name: str) -> list[str]:
     plain = [r for r in rows if r.solver == "ddim" and r.eta == "0" and r.spacing != "tuned"]
     if plain and len(plain) < len(rows):
         lines.append(_fewest(plain, min(plain, key=lambda r: r.distance), name, "With plain DDIM (eta = 0)"))
+    if floor is not None and floor.distance_std is not None:
+        near = [r for r in rows if r.distance <= floor.distance + 2.0 * floor.distance_std]
+        if near:
+            lines.append(
+                f"{len(near)} of {len(rows)} rows are as near to the reference as {floor.n} real images are "
+                f"({floor.distance:.4g} +- {floor.distance_std:.2g}): {name} at this n has no more to say about those."
+            )
     return lines
 
 

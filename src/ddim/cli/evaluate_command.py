@@ -114,15 +114,13 @@ class Command:
         stamp = self._stamp(
             model, own, held, len(reference_at), digest([reference_at.tolist(), held_at.tolist()]), look, name
         )
-        page = write_report(self.out, rows, floor, {c: made[c] for c in cells}, stamp, answer(rows, name))
-        self._tell(rows, floor, name, page)
+        words = answer(rows, name, floor)
+        page = write_report(self.out, rows, floor, {c: made[c] for c in cells}, stamp, words)
+        self._tell(rows, floor, name, page, words)
 
-    def _tell(self, rows: list[Row], floor: Row, name: str, page: Path) -> None:
+    def _tell(self, rows: list[Row], floor: Row, name: str, page: Path, words: list[str]) -> None:
         print(table(heads(name), [table_cells(r) for r in [*rows, floor]]))
-        print()
-        for line in answer(rows, name):
-            print(line)
-        print(f"report: {page}")
+        print("", *words, f"report: {page}", sep="\n")
 
     def _cells(self) -> list[Cell]:
         steps = [_whole("--steps", s) for s in self.steps.split(",") if s]
