@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from math import nan
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from conftest import save_tiny
@@ -114,6 +116,24 @@ def test_options_from_a_file_and_argv_wins(capsys, tiny_folder, tmp_path):
     assert "stepz" in mistake(capsys, "sample", tiny_folder, "--config", tmp_path / "bad.yaml", "--out", tmp_path / "p")
 
 
+def test_positional_arguments_of_the_file_give_way_to_those_of_argv(capsys, tmp_path):
+    from ddim.cli.decode_command import Command as Decode
+    from ddim.cli.parse import parse
+    from ddim.cli.sample_command import Command as Sample
+
+    path = tmp_path / "run.yaml"
+    path.write_text("model: mine\nsteps: 3\n")
+    out = ["--out", str(tmp_path / "o")]
+    for config in (["--config", str(path)], [f"--config={path}"]):
+        assert parse("sample", Sample, [*config, *out]).model == "mine"
+        given = parse("sample", Sample, ["other", *config, *out])
+        assert given.model == "other" and given.steps == 3
+    path.write_text("latents: z.safetensors\nmodel: mine\n")
+    both = parse("decode", Decode, [f"--config={path}", *out])
+    assert both.model == "mine" and str(both.latents) == "z.safetensors"
+    assert "needs a YAML file" in mistake(capsys, "sample", "--config=")
+
+
 def test_schedule_shows_the_walk(capsys, tiny_folder):
     code, out, _ = ddim(capsys, "schedule", tiny_folder, "--steps", 4, "--eta", 1)
     assert code == 0
@@ -128,6 +148,15 @@ def test_demo_makes_its_picture(capsys, tiny_folder, tmp_path):
     assert out.splitlines()[-1] == str(tmp_path / "demo.png")
     picture = Image.open(tmp_path / "demo.png")
     assert picture.width > 10 * 56 and picture.height > 5 * 56
+    assert "20-step DDIM is" in out and "than 1000-step DDPM" in out
+
+
+def test_demo_names_the_steps_it_ran(capsys, tmp_path):
+    from ddim import Schedule
+
+    code, out, err = ddim(capsys, "demo", save_tiny(tmp_path / "m", schedule=Schedule.linear(10)), "--out", tmp_path)
+    assert code == 0, err
+    assert "10-step DDIM is" in out and "than 10-step DDPM" in out
 
 
 @pytest.mark.parametrize(
@@ -182,3 +211,63 @@ def test_exit_codes_reach_the_shell(tmp_path):
     done = subprocess.run([sys.executable, "-m", "ddim", "sample", "/nowhere", "--out", str(tmp_path / "x")],
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 2 and done.stderr.startswith("ddim: ") and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--guidance", "nan", "--label", "1"], "weight must be finite, got nan"),
+        (["--guidance", "inf", "--label", "1"], "weight must be finite, got inf"),
+        (["--n", "99999999999"], "--n is at most 100000000"),
+        (["--seeds", "0-99999999999"], "more than 100000000 seeds"),
+    ],
+)
+def test_what_no_job_can_hold_is_refused(capsys, tiny_folder, tmp_path, args, says):
+    assert says in mistake(capsys, "sample", tiny_folder, "--steps", 2, "--out", tmp_path / "out", *args)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("environ", [{"RANK": "1"}, {"WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
+def test_a_process_that_cannot_know_its_share_is_refused(capsys, tiny_folder, tmp_path, monkeypatch, environ):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    said = mistake(capsys, "sample", tiny_folder, "--n", 2, "--steps", 2, "--out", tmp_path / "out")
+    assert all(name in said and value in said for name, value in environ.items())
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_are_not_finite_are_no_success(capsys, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("ddim.model.Model.sample", lambda self, *, seeds, **_: torch.full((len(seeds), 1, 8, 8), nan))
+    said = mistake(capsys, "sample", tiny_folder, "--seeds", "7-8", "--steps", 2, "--out", tmp_path / "out")
+    assert "seed 7 is not finite" in said and "--precision" in said
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["recipe.json"]
+
+
+def test_a_stale_manifest_proves_nothing(capsys, tiny_folder, tmp_path, monkeypatch):
+    args = ("sample", tiny_folder, "--n", 2, "--steps", 2, "--npz", "--out", tmp_path)
+    assert ddim(capsys, *args)[0] == 0
+    (tmp_path / "000001.png").unlink()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    code, text, err = ddim(capsys, *args)
+    assert code == 0 and "others are still at work" in text, err
+    monkeypatch.setenv("RANK", "1")
+    code, text, err = ddim(capsys, *args)
+    assert code == 0 and "2 images in" in text, err
+
+
+def test_each_png_names_its_class(capsys, tiny_folder, tmp_path):
+    code, _, err = ddim(
+        capsys, "sample", tiny_folder, "--seeds", "4,8", "--steps", 2, "--label", "2,0", "--out", tmp_path
+    )
+    assert code == 0, err
+    texts = [json.loads(Image.open(tmp_path / name).text["ddim"]) for name in ("000004.png", "000008.png")]
+    assert [(t["seeds"], t["label"], t["class"]) for t in texts] == [(4, "2,0", 2), (8, "2,0", 0)]
+    assert "class" not in json.loads((tmp_path / "recipe.json").read_text())
+
+
+def test_a_model_that_no_png_can_hold_is_refused_before_the_folder_is_made(capsys, tmp_path):
+    folder = save_tiny(tmp_path / "m", shape=(4, 8, 8))
+    said = mistake(capsys, "sample", folder, "--n", 1, "--steps", 2, "--out", tmp_path / "out")
+    assert "this model makes 4" in said and "Model.sample" in said
+    assert not (tmp_path / "out").exists()

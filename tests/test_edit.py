@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ddim import DDIM, GaussianDenoiser, Prediction, Schedule, noise, sample, tau
+from ddim.denoiser import Bound
 from ddim.edit import along, by_label, by_strength, direction, inpaint, partial_tau
 from ddim.guidance import Guided
 from ddim.invert import encode
@@ -83,6 +84,22 @@ def test_each_image_may_have_its_own_mask_and_does_not_feel_the_others():
     for i in range(3):
         alone = inpaint(ORACLE, x[i : i + 1], masks[i : i + 1], TAU, seeds=SEEDS[i : i + 1])
         torch.testing.assert_close(alone[0], together[i])
+
+
+def test_bound_conditions_go_with_their_image():
+    """Of three images one has nothing to paint: its label must not stay behind."""
+
+    class ByLabel:
+        schedule = SCHEDULE
+
+        def __call__(self, x_t, t, label=None):
+            assert len(label) == len(x_t)
+            return GaussianDenoiser(SCHEDULE, 0.1, 0.25)(x_t, t)
+
+    masks = torch.stack([torch.zeros(1, 4, 4, dtype=torch.bool), half(), half()])
+    bound = Bound(ByLabel(), {"label": torch.tensor([0, 1, 2])})
+    made = inpaint(bound, images(), masks, TAU, seeds=SEEDS)
+    assert torch.equal(made, inpaint(ORACLE, images(), masks, TAU, seeds=SEEDS))
 
 
 def test_inpainting_uses_what_it_knows_and_resampling_helps():

@@ -239,6 +239,18 @@ def test_rows_are_compared_seed_by_seed():
     assert other.consistency is None  # nothing here is deterministic
 
 
+def test_what_the_extractor_cannot_say_is_left_out():
+    shown, x = np.zeros((1, 2, 2, 1), np.uint8), noise(range(40), (3,), purpose="features")
+    logits = torch.nn.functional.one_hot(torch.arange(40) % 3, 3).float()
+    reference = Reference(Made(x, logits, shown))
+    assert reference.classes == 3 and Reference(Made(x, None, shown)).classes is None
+    cell = Cell("ddim", 0.0, 5, "uniform")
+    assert reference.row(Made(x, logits, shown), cell, [i % 3 for i in range(40)]).class_accuracy == 1.0
+    dull = Made(torch.ones(40, 3), logits, shown)  # a collapsed model: nothing to measure consistency by
+    (row,) = compared({cell: reference.row(dull, cell, None)}, {cell: dull})
+    assert row.consistency is None and row.class_accuracy is None and row.rms == 0.0
+
+
 def test_the_report_is_one_page_with_every_stamp(tmp_path):
     cells = table_of([5, 10], [0.0, 1.0], ["ddim"], ["uniform"], sigma_hat=False)
     reference = Reference(last(real(real_images(300), np.arange(300), PIXELS, batch_size=300, folder=tmp_path)))

@@ -1,6 +1,8 @@
 """Generation as a job: exactly these images, whatever crashes, whoever shares the work."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,3 +138,72 @@ def test_npz_is_the_adm_evaluators_file(tmp_path, channels):
         expected = ((coloured(SEEDS) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         assert np.array_equal(arrays["arr_0"], expected)
         assert arrays["arr_1"].tolist() == [s % 10 for s in SEEDS]
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_an_image_that_is_not_finite_is_refused_and_never_saved(tmp_path, broken):
+    def breaks(seeds):
+        images = make(seeds)
+        images[[s == 15 for s in seeds], 0, 2, 3] = broken
+        return images
+
+    with pytest.raises(ValueError, match=r"seed 15 is not finite .*--precision fp32 or a --guidance"):
+        run(tmp_path, maker=breaks)
+    assert {p.name for p in tmp_path.iterdir()} == {"recipe.json", *map(file_name, [3, 1, 4])}
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_manifest_does_not_outlive_the_images_it_names(tmp_path, world):
+    run(tmp_path)
+    before = files(tmp_path)
+    (tmp_path / file_name(SEEDS[1])).unlink()  # of two processes it is the second one's
+    open_job(tmp_path, RECIPE)
+    next(generate(make, SEEDS, tmp_path, RECIPE, batch_size=3, world=world))
+    assert not (tmp_path / "manifest.json").exists()
+    run(tmp_path)
+    assert files(tmp_path) == before
+
+
+def test_a_job_that_another_process_begins_meanwhile_is_taken_up(tmp_path, monkeypatch):
+    """It appears after the first look for recipe.json, before the folder is found not to be empty."""
+    listed = Path.iterdir
+
+    def arrives(folder):
+        (folder / "recipe.json").write_text(json.dumps(RECIPE))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", arrives)
+    (tmp_path / "same").mkdir()
+    assert open_job(tmp_path / "same", RECIPE) == tmp_path / "same"
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match=r"eta is 0.0, yours 0.5"):
+        open_job(tmp_path / "other", {**RECIPE, "eta": 0.5})
+
+
+def test_a_recipe_that_a_crash_left_half_written_does_not_block_the_folder(tmp_path):
+    (tmp_path / ".recipe.json.4711").write_text('{"tau": [10')
+    open_job(tmp_path, RECIPE)
+    assert json.loads((tmp_path / "recipe.json").read_text()) == RECIPE
+
+
+def test_an_npz_is_written_under_a_name_of_its_own_process_and_cleared_away(tmp_path, monkeypatch):
+    run(tmp_path)
+    renamed, replace = [], Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, to: renamed.append(path.name) or replace(path, to))
+    for pid in (1, 2):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        write_npz(SEEDS, tmp_path)
+    assert len(set(renamed)) == 2
+    whole = {p.name for p in tmp_path.iterdir()}
+    with pytest.raises(FileNotFoundError, match="000099"):
+        write_npz([*SEEDS, 99], tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == whole
+
+
+def test_every_png_says_its_own_class(tmp_path):
+    recipe = {**RECIPE, "label": "cycle"}
+    run(tmp_path, recipe=recipe, classes={s: s % 4 for s in SEEDS})
+    for seed in SEEDS:
+        text = Image.open(tmp_path / file_name(seed)).text["ddim"]
+        assert json.loads(text) == {**recipe, "seeds": seed, "class": seed % 4}
+    assert json.loads((tmp_path / "recipe.json").read_text()) == recipe

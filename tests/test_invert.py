@@ -1,6 +1,7 @@
 """Exactness for any network, the refusals, the recipe, the file: whatever does not need Gaussian data."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,8 @@ def test_mistakes_are_named():
 def test_one_step_is_encoded_by_the_implicit_method():
     z = encode(GaussianDenoiser(SCHEDULE, 0.0, 0.25), images(dtype=torch.float64), (1000, 0))
     assert float(z.certificate.psnr.min()) > 120
+    with pytest.raises(ValueError, match=r"images have no preimage in 1 step; .* at least 2 steps"):
+        encode(Folded(), images(), (1000, 0))
 
 
 def test_zero_terminal_snr_can_be_encoded():
@@ -248,6 +251,51 @@ def test_batches_join_in_order():
     torch.testing.assert_close(decode(denoise, joined, label=LABELS), x, rtol=0, atol=1e-3)
     with pytest.raises(ValueError, match="different recipes"):
         Latents.join([parts[0], encode(denoise, x, tau(1000, 5), "bdia", label=LABELS)])
+    with pytest.raises(ValueError, match="different recipes"):  # labels of some images only
+        Latents.join([encode(denoise, x[:2], TAU, "bdia"), parts[1]])
+
+
+def test_parts_are_what_was_joined():
+    """Some images coupled, some not, so that the states of the coupled ones must be found among them."""
+    guided = Guided(network(6.0), 2.0, 4, interval=(0, 80))
+    x = images()
+    parts = [encode(Bound(guided, {"label": LABELS[i]}), x[i], TAU) for i in (slice(0, 2), slice(2, 5))]
+    whole = Latents.join(parts)
+    whole = replace(whole, coupled=torch.tensor([True, False, True, True, False]), names=tuple("abcde"),
+                    states=torch.arange(3.0).view(3, 1, 1, 1, 1).expand(3, 2, 1, 8, 8), unsolved=(1, 3))  # fmt: skip
+    assert whole.recipe.conditions["interval"] == [0, 80] and whole.recipe.conditions["label"] == LABELS.tolist()
+    part = whole.part(1, 4)
+    assert torch.equal(part.x_T, whole.x_T[1:4]) and part.names == ("b", "c", "d") and part.unsolved == (0, 2)
+    assert part.states[:, 0, 0, 0, 0].tolist() == [1.0, 2.0] and part.coupled.tolist() == [False, True, True]
+    assert part.recipe.conditions["label"] == [1, 2, 3] and part.recipe.conditions["interval"] == [0, 80]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the same recipe: the images come back
+        torch.testing.assert_close(
+            decode(guided, Latents.join(parts).part(2, 5), label=LABELS[2:]), x[2:], rtol=0, atol=2e-3
+        )
+
+
+def test_more_labels_than_a_tensor_is_written_out_for():
+    many = torch.arange(5000) % 4
+    z = encode(network(), images(1).expand(5000, 1, 8, 8)[:, :, :2, :2], (1000, 500, 0), "naive", label=many)
+    assert z.recipe.conditions["label"] == many.tolist()
+
+
+def test_another_exported_network_is_another_recipe():
+    """It has no parameters of torch's: its file stands for them."""
+
+    class Elsewhere(nn.Module):
+        def __init__(self, sha256):
+            super().__init__()
+            self.sha256 = sha256
+
+        def forward(self, x, t):
+            return 0.1 * x
+
+    first, second = (NetworkDenoiser(Elsewhere(name), SCHEDULE) for name in "ab")
+    z = encode(first, images(), TAU, "naive")
+    with pytest.warns(UserWarning, match="network"):
+        decode(second, z)
 
 
 def test_newton_solves_what_mixing_alone_leaves():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,28 @@ def test_encode_then_decode_gives_the_files_back(capsys, tiny_folder, pictures, 
     assert code == 0 and "another recipe" in text and "label" in text
 
 
+def test_decode_writes_only_below_out(capsys, tiny_folder, pictures, tmp_path):
+    """Names come with the file, and the file may come from anybody."""
+    args = ("encode", tiny_folder, pictures, "--steps", 4, "--label", 0, "--out", tmp_path / "z.safetensors")
+    assert ddim(capsys, *args)[0] == 0
+    z = Latents.load(tmp_path / "z.safetensors")
+    for i, name in enumerate(("../escaped", "/tmp/escaped", "..", "", "a\\b")):
+        replace(z, names=(name, "b", "c", "d")).save(tmp_path / f"bad{i}.safetensors")
+        assert "no file name" in mistake(
+            capsys, "decode", tiny_folder, tmp_path / f"bad{i}.safetensors", "--out", tmp_path / "bad"
+        )
+    assert not (tmp_path / "escaped.png").exists() and not (tmp_path / "bad").exists()
+    replace(z, names=("grid", "a", "a", "a-0")).save(tmp_path / "same.safetensors")
+    out = tmp_path / "same"
+    assert ddim(capsys, "decode", tiny_folder, tmp_path / "same.safetensors", "--batch-size", 3, "--out", out)[0] == 0
+    found = sorted(p.name for p in out.iterdir())
+    assert found == ["a-0.png", "a-1.png", "a-2.png", "grid-0.png", "grid.png"]
+    assert (to_uint8(read_image(out / "grid-0.png")[None]) == to_uint8(read_image(pictures / "p0.png")[None])).all()
+    assert "at least 2 steps" in mistake(
+        capsys, "encode", tiny_folder, pictures, "--steps", 1, "--out", tmp_path / "one.safetensors"
+    )
+
+
 def test_reconstruct_writes_table_and_plot(capsys, tiny_folder, pictures, tmp_path):
     code, text, err = ddim(
         capsys, "reconstruct", tiny_folder, pictures, "--steps", "5,10", "--n", 3, "--out", tmp_path / "r"
@@ -84,6 +107,7 @@ def test_consistency_writes_a_labelled_picture(capsys, tiny_folder, tmp_path):
     assert float(rows[1]["rms"]) < float(rows[0]["rms"]) < float(rows[3]["rms"])
     assert (tmp_path / "c" / "consistency.png").exists() and (tmp_path / "c" / "distance.png").exists()
     assert "at least 2" in mistake(capsys, "consistency", tiny_folder, "--n", 1, "--out", tmp_path / "d")
+    assert "--steps" in mistake(capsys, "consistency", tiny_folder, "--steps", "", "--out", tmp_path / "d")
 
 
 def test_every_command_speaks_minus_1_to_1_where_the_network_speaks_0_to_1(capsys, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ddim.images import from_uint8
-from ddim.metrics import extractor
+from ddim.metrics import distance_name, extractor
 from ddim.metrics.classifier import load_classifier
 
 DATA = Path(__file__).parent / "data"
@@ -64,6 +64,15 @@ def test_torchscript_and_exported_programs(tmp_path):
         assert torch.equal(f, x.flatten(1)[:, :5] * 2.0)
         assert torch.equal(logits, x.flatten(1)[:, :3])
         assert e.name == Path(name).stem and len(e.weights_hash) == 64
+
+
+def test_no_file_is_called_by_the_name_of_a_standard_one(tmp_path):
+    x = torch.zeros(2, 1, 4, 4)
+    torch.jit.trace(_Two(), x).save(str(tmp_path / "inception.pt"))
+    assert distance_name(extractor(str(tmp_path / "inception.pt")).name) == "FD-file-inception"
+    torch.jit.trace(torch.nn.Conv2d(3, 2, 1), torch.zeros(1, 3, 4, 4)).save(str(tmp_path / "colour.pt"))
+    with pytest.raises(ValueError, match=r"colour\.pt cannot take images of shape \(2, 1, 4, 4\)"):
+        extractor(str(tmp_path / "colour.pt")).both(x)
 
 
 def test_refusals(tmp_path):

@@ -90,6 +90,13 @@ def test_senseless_requests_name_their_numbers(tiny, kwargs, says):
         tiny.sample(kwargs.pop("n", None), **kwargs)
 
 
+def test_a_folder_of_pictures_does_not_hide_the_bundled_model(tmp_path, monkeypatch):
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "0.png").write_bytes(b"data of the same name")
+    monkeypatch.chdir(tmp_path)
+    assert ddim.load("mnist").shape == (1, 28, 28)
+
+
 def test_what_is_not_there():
     with pytest.raises((ValueError, OSError), match="nowhere"):
         ddim.load("/nowhere/at/all")

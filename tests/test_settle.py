@@ -7,7 +7,7 @@ import torch
 
 from ddim import engine
 from ddim.cli import settle as module
-from ddim.cli.settle import settle
+from ddim.cli.settle import settle, share_of
 
 CPU = torch.device("cpu")
 
@@ -77,3 +77,30 @@ def test_a_short_job_waits_for_nobody(tmp_path, monkeypatch):
 def test_a_batch_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least 1 or auto, got 0"):
         settled(tmp_path, 0, "never")
+
+
+@pytest.mark.parametrize(
+    ("environ", "share"),
+    [({}, (0, 1)), ({"RANK": "0", "WORLD_SIZE": "1"}, (0, 1)), ({"RANK": "2", "WORLD_SIZE": "3"}, (2, 3)),
+     ({"LOCAL_RANK": "x"}, (0, 1))],
+)  # fmt: skip
+def test_which_share_of_the_job_is_this_process_s(environ, share):
+    assert share_of(environ) == share
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({"RANK": "1"}, "RANK is '1' but WORLD_SIZE is not set"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is '2' but RANK is not set"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK = 2 of 2"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK must be a whole number >= 0, got '-1'"),
+        ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK .* got 'one'"),
+        ({"RANK": "0", "WORLD_SIZE": "1.5"}, "WORLD_SIZE .* got '1.5'"),
+        ({"RANK": "", "WORLD_SIZE": "2"}, "RANK .* got ''"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE must be at least 1, got 0"),
+    ],
+)
+def test_a_share_that_makes_no_sense_is_refused(environ, says):
+    with pytest.raises(ValueError, match=says):
+        share_of(environ)

@@ -129,20 +129,27 @@ def test_stochastic_solvers_are_refused():
 
 def test_files(tmp_path):
     with pytest.raises(ValueError, match=r"no tuned times for solver ddim and 5 steps \(nothing is tuned yet\)"):
-        load_tuned(tmp_path, "ddim", 5)
-    save_tuned(tmp_path, "ddim", (1000, 500, 0))
-    save_tuned(tmp_path, "dpm++2m", tau(1000, 3))
-    assert load_tuned(tmp_path, "ddim", 2) == [1000, 500, 0]
+        load_tuned(tmp_path, "ddim", 5, "a")
+    save_tuned(tmp_path, "ddim", (1000, 500, 0), "a")
+    save_tuned(tmp_path, "dpm++2m", tau(1000, 3), "a")
+    assert load_tuned(tmp_path, "ddim", 2, "a") == [1000, 500, 0]
+    with pytest.raises(ValueError, match="tuned for other weights"):
+        load_tuned(tmp_path, "ddim", 2, "b")
     assert json.loads((tmp_path / "tuned.json").read_text()) == {
-        "ddim/2": [1000, 500, 0], "dpm++2m/3": list(tau(1000, 3)),
-    }  # fmt: skip
+        "ddim/2": {"tau": [1000, 500, 0], "model": "a"},
+        "dpm++2m/3": {"tau": list(tau(1000, 3)), "model": "a"},
+    }
     with pytest.raises(
         ValueError, match=r"tuned are ddim/2, dpm\+\+2m/3\): run ddim tune MODEL DATA --solver ddim --steps 3"
     ):
-        load_tuned(tmp_path, "ddim", 3)
+        load_tuned(tmp_path, "ddim", 3, "a")
     with pytest.raises(ValueError, match="nothing is tuned yet"):
-        load_tuned(None, "ddim", 5)
+        load_tuned(None, "ddim", 5, "a")
     assert [p.name for p in tmp_path.iterdir()] == ["tuned.json"]
+    for damaged in ("[]", '{"ddim/2": [1000, 500, 0]}', '{"ddim/2": {"tau": ["x"], "model": "a"}}'):
+        (tmp_path / "tuned.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"tuned\.json"):
+            load_tuned(tmp_path, "ddim", 2, "a")
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +170,9 @@ def small(tmp_path_factory):
 
 
 def test_the_command_saves_times_that_spacing_tuned_uses(small, tmp_path, capsys, monkeypatch):
-    from ddim import load
+    from dataclasses import replace
+
+    from ddim import Model, load
     from ddim.cli.tune_command import Command
 
     monkeypatch.setenv("DDIM_CACHE", str(tmp_path / "cache"))
@@ -180,6 +189,12 @@ def test_the_command_saves_times_that_spacing_tuned_uses(small, tmp_path, capsys
         assert best["tau"] == list(times)
     with pytest.raises(ValueError, match="no tuned times for solver ddim and 3 steps"):
         model.tau(3, "tuned", solver="ddim")
+    with pytest.raises(ValueError, match="give --out"):
+        Command(str(small / "model"), str(small / "data"), save=False).run()
+    other = replace(model.checkpoint, prediction="v")  # the same file, read otherwise
+    with pytest.raises(ValueError, match="tuned for other weights, or for these read otherwise"):
+        Model(other).tau(3, "tuned", solver="ab2")
+    assert replace(model.checkpoint, source=str(small / "data" / "0.png")).folder is None  # a file among others
     with pytest.raises(ValueError, match=r"tau\.json exists"):
         Command(str(small / "model"), str(small / "data"), out=out).run()
     with pytest.raises(ValueError, match="deterministic"):

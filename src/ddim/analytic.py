@@ -87,13 +87,13 @@ class GaussianDenoiser:
         return self._cache[dim]
 
     def __call__(self, x_t: Tensor, t: int | Tensor, **cond: Any) -> Prediction:
-        x = x_t.flatten(1).double()
+        x = x_t.reshape(len(x_t), -1).double()
         x0, eps = self._gaussian(x.shape[1]).predict(x, level(self.schedule, t, x))
         return Prediction(x0.view_as(x_t).to(x_t.dtype), eps.view_as(x_t).to(x_t.dtype))
 
     def flow(self, x_t: Tensor, t: int, s: int) -> Tensor:
         """The probability flow from t to s in closed form: sqrt(c_s / c_t) on each eigen-direction about the mean."""
-        x, at_t, at_s = x_t.flatten(1).double(), self.schedule.at(t), self.schedule.at(s)
+        x, at_t, at_s = x_t.reshape(len(x_t), -1).double(), self.schedule.at(t), self.schedule.at(s)
         g = self._gaussian(x.shape[1])
         moved = g.centred(x, at_t) * (g.variance(at_s) / g.variance(at_t)).sqrt()
         return (at_s.signal * g.mean + g.rotate_back(moved)).view_as(x_t).to(x_t.dtype)
@@ -132,7 +132,7 @@ class MixtureDenoiser:
         return self._schedule
 
     def __call__(self, x_t: Tensor, t: int | Tensor, **cond: Any) -> Prediction:
-        x = x_t.flatten(1).double()
+        x = x_t.reshape(len(x_t), -1).double()
         dim = x.shape[1]
         if dim not in self._cache:
             parts = zip(self._means, self._covariances, strict=True)

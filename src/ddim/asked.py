@@ -23,6 +23,8 @@ def seeds_of(
     """
     if n is not None and seeds is not None:
         raise ValueError("give n (with seed) or seeds, not both")
+    if seeds is not None and seed:
+        raise ValueError(f"seed = {seed} counts from one seed up, and seeds names them all: give one of them")
     if latents is not None:
         if tuple(latents.shape[1:]) != tuple(shape):
             raise ValueError(f"latents are {tuple(latents.shape[1:])} each, but this model makes {tuple(shape)}")
@@ -53,7 +55,10 @@ def labels_of(
         return None
     if num_classes is None:
         raise ValueError(f"label = {label} was asked for, but this model was trained without classes")
-    values = torch.as_tensor(label, dtype=torch.int64, device="cpu").flatten()
+    given = torch.as_tensor(label, device="cpu").flatten()
+    values = given.to(torch.int64)
+    if bool((values != given).any()):
+        raise ValueError(f"classes are whole numbers, got {label}")
     if len(values) not in (1, n):
         raise ValueError(f"{n} images need 1 label or {n}, got {len(values)}")
     if int(values.min()) < 0 or int(values.max()) >= num_classes:

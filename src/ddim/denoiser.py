@@ -150,7 +150,7 @@ class DynamicThreshold:
 
     def __call__(self, x_t: Tensor, t: int | Tensor, **cond: Any) -> Prediction:
         p = self.denoise(x_t, t, **cond)
-        q = torch.quantile(p.x0.abs().flatten(1).float(), self.quantile, dim=1).clamp(1.0, self.maximum)
+        q = torch.quantile(p.x0.abs().reshape(len(p.x0), -1).float(), self.quantile, dim=1).clamp(1.0, self.maximum)
         q = q.to(p.x0.dtype).view(-1, *([1] * (p.x0.ndim - 1)))
         return _replace_x0(p, p.x0.clamp(-q, q) / q, x_t, t, self.schedule)
 

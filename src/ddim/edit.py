@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ddim.denoiser import Bound, Denoiser
 from ddim.implicit import select
-from ddim.invert import Method, encode
+from ddim.invert import Method, encode, unbound
 from ddim.noise import STEP, noise
 from ddim.sample import sample, step_noise, trajectory
 from ddim.solver import DDIM
@@ -160,6 +160,7 @@ def inpaint(
         paint = mask.to(x_0.device).bool().expand(x_0.shape)
     except RuntimeError:
         raise ValueError(f"a mask {tuple(mask.shape)} does not fit images {tuple(x_0.shape)}") from None
+    denoise, cond = unbound(denoise, cond, clips=True)  # an image whose mask is empty takes its conditions with it
     full, some = paint.flatten(1).all(1), paint.flatten(1).any(1)
     out = x_0.clone()
     for chosen, again in ((full, 1), (some & ~full, resample)):

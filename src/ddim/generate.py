@@ -43,21 +43,29 @@ def open_job(out: Path, recipe: Mapping[str, Any]) -> Path:
     """
     wanted = json.loads(json.dumps(dict(recipe)))
     path = out / RECIPE
-    if path.exists():
-        found = json.loads(path.read_text())
-        changed = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
-        if changed:
-            k = changed[0]
-            raise ValueError(
-                f"{out} holds images of another recipe: its {k} is {_short(found.get(k))}, "
-                f"yours {_short(wanted.get(k))}; choose a new --out"
-            )
-        return out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is no sampling job; choose a new or empty folder for --out")
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps(wanted, indent=1).encode())
+    if not path.exists():
+        if not _occupied(out):
+            out.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, json.dumps(wanted, indent=1).encode())
+            return out
+        if not path.exists():  # looked for once more: what fills the folder may be a process that began this very job
+            raise ValueError(f"{out} exists and is no sampling job; choose a new or empty folder for --out")
+    found = json.loads(path.read_text())
+    changed = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
+    if changed:
+        k = changed[0]
+        raise ValueError(
+            f"{out} holds images of another recipe: its {k} is {_short(found.get(k))}, "
+            f"yours {_short(wanted.get(k))}; choose a new --out"
+        )
     return out
+
+
+def _occupied(out: Path) -> bool:
+    """Whether something is there. A recipe half written, by a process at work or killed, is nothing yet."""
+    if not out.is_dir():
+        return out.exists()
+    return any(not p.name.startswith(f".{RECIPE}.") for p in out.iterdir())
 
 
 def generate(
@@ -69,6 +77,7 @@ def generate(
     batch_size: int,
     rank: int = 0,
     world: int = 1,
+    classes: Mapping[int, int] | None = None,
 ) -> Iterator[int]:
     """Make what is missing of this process's share, yielding how many images of the share are done.
 
@@ -77,23 +86,47 @@ def generate(
         seeds: the whole job's seeds; this process takes seeds[rank::world].
         out: the job's folder, from `open_job`.
         recipe: kept in every PNG under "ddim", with the seed.
+        classes: seed -> its class, kept there as well: the recipe's label may be a rule for all seeds.
 
     The process that finds the job complete writes the manifest and the grid.
+
+    Raises:
+        ValueError: an image is not finite; nothing of its batch is saved.
     """
     rows = min(batch_size, len(seeds))
     mine = seeds[rank::world]
-    missing = [s for s in mine if not (out / file_name(s)).exists()]
+    there = {s for s in seeds if (out / file_name(s)).exists()}
+    if len(there) < len(seeds):
+        (out / MANIFEST).unlink(missing_ok=True)  # of a job that was whole once: it must not vouch for this one
+    missing = [s for s in mine if s not in there]
     done = len(mine) - len(missing)
     yield done
     for i in range(0, len(missing), rows):
         batch = missing[i : i + rows]
         images = make(batch + [batch[-1]] * (rows - len(batch)))[: len(batch)]
+        _refuse_broken(images, batch)
         for seed, pixels in zip(batch, to_uint8(images), strict=True):
-            save_png(out / file_name(seed), pixels, {"ddim": json.dumps({**recipe, "seeds": seed})})
+            own = {"seeds": seed} if classes is None else {"seeds": seed, "class": classes[seed]}
+            save_png(out / file_name(seed), pixels, {"ddim": json.dumps({**recipe, **own})})
         done += len(batch)
         yield done
-    if all((out / file_name(s)).exists() for s in seeds):
+    if complete(seeds, out):
         _finish(seeds, out)
+
+
+def complete(seeds: Sequence[int], out: Path) -> bool:
+    """Whether the image of every seed is there, whoever made it."""
+    return all((out / file_name(s)).exists() for s in seeds)
+
+
+def _refuse_broken(images: Tensor, seeds: Sequence[int]) -> None:
+    """As 8-bit levels NaN and infinity look like any other pixel, so nobody would see them afterwards."""
+    finite = images.isfinite().flatten(1).all(1).tolist()
+    if not all(finite):
+        raise ValueError(
+            f"the image of seed {seeds[finite.index(False)]} is not finite (NaN or infinity) and was not saved: "
+            "try --precision fp32 or a --guidance nearer 1, or check the model's weights"
+        )
 
 
 def _finish(seeds: Sequence[int], out: Path) -> None:
@@ -131,17 +164,20 @@ def write_npz(seeds: Sequence[int], out: Path, labels: Sequence[int] | None = No
     """
     height, width, channels = _pixels(out / file_name(seeds[0])).shape
     path = out / f"samples_{len(seeds)}x{height}x{width}x{channels}.npz"
-    partial = path.with_suffix(".npz.part")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        with archive.open("arr_0.npy", "w", force_zip64=True) as stream:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(seeds), height, width, channels)}
-            np.lib.format.write_array_header_1_0(stream, header)
-            for seed in seeds:
-                stream.write(_pixels(out / file_name(seed)).tobytes())
-        if labels is not None:
-            with archive.open("arr_1.npy", "w") as stream:
-                np.lib.format.write_array(stream, np.asarray(labels, dtype=np.int64))
-    partial.replace(path)
+    partial = _partial(path)
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            with archive.open("arr_0.npy", "w", force_zip64=True) as stream:
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(seeds), height, width, channels)}
+                np.lib.format.write_array_header_1_0(stream, header)
+                for seed in seeds:
+                    stream.write(_pixels(out / file_name(seed)).tobytes())
+            if labels is not None:
+                with archive.open("arr_1.npy", "w") as stream:
+                    np.lib.format.write_array(stream, np.asarray(labels, dtype=np.int64))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 
@@ -152,9 +188,17 @@ def _pixels(path: Path) -> np.ndarray[Any, Any]:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Whole or not at all; processes that write the same bytes at the same time do no harm."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(data)
-    partial.replace(path)
+    partial = _partial(path)
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    """The name a file has until it is whole: this process's own, since others may write the same file."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def _short(value: Any) -> str:

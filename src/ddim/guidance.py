@@ -6,6 +6,7 @@ again; only `rescale` leaves that plane, and re-derives eps.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,7 @@ class Guided:
         interval: (low, high), guide only while low <= t <= high (arXiv 2404.07724); outside, weight 1.
 
     Raises:
-        ValueError: rescale outside 0..1; an empty interval; a call without a label.
+        ValueError: a weight that is not finite; rescale outside 0..1; an empty interval; a call without a label.
     """
 
     denoise: Denoiser
@@ -44,6 +45,8 @@ class Guided:
     interval: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.weight):
+            raise ValueError(f"the guidance weight must be finite, got {self.weight}; 1 is the plain network")
         if not 0.0 <= self.rescale <= 1.0:
             raise ValueError(f"rescale must lie in 0..1, got {self.rescale}")
         if self.interval is not None and self.interval[0] > self.interval[1]:
@@ -90,6 +93,8 @@ class Guided:
         return weights
 
     def _rescaled(self, mixed: Prediction, given: Prediction, t: int | Tensor, x_t: Tensor) -> Prediction:
+        if x_t[0].numel() < 2:
+            raise ValueError("rescale compares standard deviations, which items of one number have not; give rescale=0")
         shape = (-1, *([1] * (x_t.ndim - 1)))
         std = mixed.x0.flatten(1).std(1).clamp(min=torch.finfo(mixed.x0.dtype).tiny)
         factor = self.rescale * (given.x0.flatten(1).std(1) / std) + 1.0 - self.rescale

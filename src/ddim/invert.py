@@ -54,11 +54,11 @@ def encode(
 
     Raises:
         ValueError: an unknown method; a clip or threshold on x0 in the denoiser; tau not falling;
-            "bdia" with fewer than 2 steps.
+            "bdia" with fewer than 2 steps, or "exact" where one step could not be solved.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    job = _Job(*_unwrapped(denoise, cond), tuple(tau))
+    job = _Job(*unbound(denoise, cond), tuple(tau))
     tau = job.checked()
     solver = _default_solver(x_0.dtype) if solver is None else solver
     recipe = Recipe(tau, method, *describe(job.denoise, job.cond), gamma_for(len(tau) - 1), solver.tolerance)
@@ -75,9 +75,14 @@ def encode(
         measured = _compare(job.down(work(x_T)).to(x_0.dtype), x_0)
     unsolved = ~(residual <= solver.tolerance)
     coupled = torch.full((batch,), method == "bdia")
-    if method == "exact" and len(tau) > 2:
+    if method == "exact":
         coupled = ~(residual <= solver.tolerance) | ~(measured[:, 0] >= PROMISED.get(x_0.dtype, 60.0))
     rows, states = torch.nonzero(coupled).flatten(), None
+    if len(rows) and len(tau) < 3 and method == "exact":
+        raise ValueError(
+            f"{len(rows)} of {batch} images have no preimage in 1 step; the coupled scheme, which encodes every image, "
+            "needs at least 2 steps"
+        )
     if len(rows):
         part, on = job.rows(rows, batch), rows.to(x.device)
         states = part.coupled(x[on], recipe.gamma)
@@ -105,7 +110,7 @@ def decode(denoise: Denoiser, latents: Latents | Tensor, tau: Sequence[int] | No
     Raises:
         ValueError: x_T without tau; as `sample`.
     """
-    bare, cond = _unwrapped(denoise, cond, clips=not isinstance(latents, Latents))
+    bare, cond = unbound(denoise, cond, clips=not isinstance(latents, Latents))
     if not isinstance(latents, Latents):
         if tau is None:
             raise ValueError("plain latents do not know their times: give tau")
@@ -212,8 +217,8 @@ def _last(walk: Iterator[State]) -> Tensor:
     return end.x
 
 
-def _unwrapped(denoise: Denoiser, cond: Mapping[str, Any], *, clips: bool = False) -> tuple[Denoiser, dict[str, Any]]:
-    """The denoiser without its outer bound conditions, and all conditions; refuses what has no inverse."""
+def unbound(denoise: Denoiser, cond: Mapping[str, Any], *, clips: bool = False) -> tuple[Denoiser, dict[str, Any]]:
+    """The denoiser without its outer bound conditions, and all conditions; refuses what clips, unless `clips`."""
     merged = dict(cond)
     while isinstance(denoise, Bound):
         merged = {**denoise.cond, **merged}
@@ -239,6 +244,7 @@ def describe(denoise: Denoiser, cond: Mapping[str, Any]) -> tuple[str, dict[str,
             conditions["guidance"] = inner.weight
             conditions["rescale"], conditions["interval"] = inner.rescale, _json(inner.interval)
         if isinstance(network := getattr(inner, "network", None), nn.Module):
+            digest.update(str(getattr(network, "sha256", "")).encode())  # an exported network's only parameters
             for parameter in network.parameters():
                 digest.update(parameter.detach().float().cpu().numpy().tobytes())
         inner = getattr(inner, "denoise", None)
@@ -247,7 +253,8 @@ def describe(denoise: Denoiser, cond: Mapping[str, Any]) -> tuple[str, dict[str,
 
 def _json(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.tolist() if value.numel() <= 4096 else f"tensor {_digest(value)}"
+        classes = value.ndim == 1 and not value.is_floating_point()  # as many as there are images
+        return value.tolist() if classes or value.numel() <= 4096 else f"tensor {_digest(value)}"
     return list(value) if isinstance(value, tuple) else value
 
 

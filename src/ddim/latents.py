@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -189,11 +189,26 @@ class Latents:
             raise ValueError(f"{path} holds no latents of this version; make them with `ddim encode`")
         recipe = json.loads(metadata["recipe"])
         unsolved, names = tuple(recipe.pop("unsolved")), tuple(recipe.pop("names"))
+        for name in names:  # files are written under these
+            if not isinstance(name, str) or name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+                raise ValueError(f"{path} names an image {name!r}, which is no file name")
         recipe["tau"] = tuple(recipe["tau"])
         measured = Certificate(**{name: tensors.pop(name) for name in ("residual", "psnr", "max_error", "nfe")})
         return cls(
             tensors["x_T"], Recipe(**recipe), measured, tensors["coupled"], tensors.get("states"), unsolved, names
         )
+
+    def part(self, start: int, stop: int) -> Latents:
+        """The latents start..stop-1, with what is known of them."""
+        at, own = slice(start, stop), self.recipe.conditions
+        conditions = own | {name: own[name][at] for name in _per_image(own)}
+        before, inside = int(self.coupled[:start].sum()), int(self.coupled[at].sum())
+        certificate = Certificate(**{name: value[at] for name, value in vars(self.certificate).items()})
+        return replace(
+            self, x_T=self.x_T[at], recipe=replace(self.recipe, conditions=conditions), certificate=certificate,
+            coupled=self.coupled[at], states=None if self.states is None else self.states[before : before + inside],
+            unsolved=tuple(i - start for i in self.unsolved if start <= i < stop), names=self.names[at],
+        )  # fmt: skip
 
     @classmethod
     def join(cls, parts: Sequence[Latents]) -> Latents:
@@ -204,17 +219,8 @@ class Latents:
         """
         if not parts:
             raise ValueError("there are no latents to join")
-        for part in parts:
-            other = part.recipe
-            if (other.method, other.tolerance) != (
-                parts[0].recipe.method,
-                parts[0].recipe.tolerance,
-            ) or other.differences(
-                parts[0].recipe.tau,
-                parts[0].recipe.model,
-                {**parts[0].recipe.conditions, **_per_image(other.conditions)},
-            ):
-                raise ValueError("latents of different recipes cannot be joined")
+        if any(_shared(part.recipe) != _shared(parts[0].recipe) for part in parts):
+            raise ValueError("latents of different recipes cannot be joined")
         starts = [sum(len(p) for p in parts[:i]) for i in range(len(parts))]
         recipe = _joined([p.recipe for p in parts])
         measured = {
@@ -232,16 +238,28 @@ class Latents:
         )
 
 
-def _per_image(conditions: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in conditions.items() if isinstance(value, list)}
+GUIDANCE = (
+    "guidance",
+    "rescale",
+    "interval",
+)  # of one network; any other condition that is a list has an entry an image
+
+
+def _per_image(conditions: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in conditions.items() if isinstance(value, list) and name not in GUIDANCE]
+
+
+def _shared(recipe: Recipe) -> Recipe:
+    """What all images of a recipe have in common: the names of the conditions that are an image's own, no values."""
+    own = _per_image(recipe.conditions)
+    return replace(recipe, conditions={k: None if k in own else v for k, v in recipe.conditions.items()})
 
 
 def _joined(recipes: Sequence[Recipe]) -> Recipe:
-    """Lists in the conditions have one entry an image and are strung together."""
     merged = dict(recipes[0].conditions)
     for name in _per_image(merged):
         merged[name] = [v for r in recipes for v in r.conditions[name]]
-    return Recipe(**{**vars(recipes[0]), "conditions": merged})
+    return replace(recipes[0], conditions=merged)
 
 
 def _short(value: Any) -> str:

@@ -56,7 +56,7 @@ def load(
     Raises:
         ValueError, OSError: nothing there, or not readable as a model; one line with the remedy.
     """
-    bundled = str(source) in bundled_names() and not Path(source).exists()
+    bundled = str(source) in bundled_names() and not (Path(source) / "model_index.json").exists()
     place = BUNDLED / str(source) if bundled else source
     return Model(open_checkpoint(place, family=family, config=config)).to(device)
 
@@ -106,7 +106,9 @@ class Model:
         if spacing == "tuned":
             from ddim.tune import load_tuned
 
-            return tau(self.schedule.T, steps, load_tuned(self.checkpoint.folder, solver, steps))
+            return tau(
+                self.schedule.T, steps, load_tuned(self.checkpoint.folder, solver, steps, self.checkpoint.identity)
+            )
         if spacing == "diffusers":
             return self.checkpoint.own_tau(steps)
         offset = self.checkpoint.steps_offset if spacing == "leading" else 0
@@ -250,7 +252,7 @@ class Model:
         """Images of latents; with `Latents`, their own times unless others are given (then it warns)."""
         n = len(latents)
         denoise = self.denoiser(label=self.labels(label, n), guidance=guidance, clip=False, precision=precision)
-        own = isinstance(latents, Latents) and steps is None and tau is None
+        own = isinstance(latents, Latents) and steps is None and tau is None and spacing == "uniform"
         x = decode(denoise, latents, None if own else self._times(steps, spacing, tau, "ddim"))
         return self.checkpoint.to_unit(x)
 
@@ -262,6 +264,8 @@ class Model:
         solver: str | Solver[Any],
     ) -> tuple[int, ...]:
         if times is not None:
+            if spacing != "uniform":
+                raise ValueError(f"tau names the times and spacing = {spacing!r} would too: give one of them")
             if self.checkpoint.ends_at and times[-1] == self.checkpoint.ends_at:
                 return tau(self.schedule.T, None, (*times, 0))[:-1]  # the file's own walk, which stops early
             return tau(self.schedule.T, steps, times)

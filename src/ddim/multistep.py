@@ -76,7 +76,7 @@ class PLMS:
     def step(self, denoise: Denoiser, x: Tensor, t: int, s: int, carry: Past, z: Any) -> tuple[Tensor, Past]:
         at_t, at_s = denoise.schedule.at(t), denoise.schedule.at(s)
         p = denoise(x, t)
-        if at_t.signal == 0.0 or at_s.signal == 0.0:
+        if at_t.signal < FLAT or at_s.signal == 0.0:
             return update.ddim(p, at_t, at_s), ()
         past: Past = ((t, p.eps), *carry)
         if carry:
@@ -88,6 +88,7 @@ class PLMS:
         return along(p, eps, at_t, at_s), past[:3]
 
 
+FLAT = 1e-3  # below this signal (the end of the cosine schedule, not of the linear one) eps is x_t: nothing to average
 EVEN_WEIGHTS = {
     2: (3 / 2, -1 / 2),
     3: (23 / 12, -16 / 12, 5 / 12),

@@ -17,6 +17,7 @@ from torch import Tensor
 
 X_T = "x_T"  # purposes in use; a new use of randomness takes a new name
 STEP = "step"
+MOST_SEEDS = 10**8  # of one list: as Python's whole numbers they take gigabytes already
 
 
 def generator(seed: int, purpose: str, step: int = 0) -> np.random.Generator:
@@ -63,7 +64,7 @@ def parse_seeds(text: str) -> list[int]:
     """Seeds as people write them: "7", "1,2,5-10", "0-49999" (both ends in).
 
     Raises:
-        ValueError: not of that form, a falling range, or a seed named twice.
+        ValueError: not of that form, a falling range, a seed named twice, or more than MOST_SEEDS.
     """
     seeds: list[int] = []
     for part in text.split(","):
@@ -75,6 +76,8 @@ def parse_seeds(text: str) -> list[int]:
         first, last = int(low), int(high if dash else low)
         if last < first:
             raise ValueError(f"the seed range {part.strip()!r} runs backwards: {first} is above {last}")
+        if len(seeds) + last - first + 1 > MOST_SEEDS:
+            raise ValueError(f"more than {MOST_SEEDS} seeds at once in {text!r}; divide them among several jobs")
         seeds.extend(range(first, last + 1))
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"a seed is named twice in {text!r}; every seed makes one image")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -61,6 +62,7 @@ def trajectory(
     Raises:
         ValueError: tau not monotone or outside 0..T; a stochastic solver without noise or walking upwards.
     """
+    tau = [operator.index(t) for t in tau]  # of NumPy or torch too: the schedule looks whole numbers up
     pairs = list(itertools.pairwise(tau))
     rising = bool(pairs) and pairs[0][1] > pairs[0][0]
     if not pairs or any((s > t) != rising or s == t for t, s in pairs):
@@ -112,7 +114,7 @@ def sample(
         ValueError: as `trajectory`; or len(seeds) != len(x_T).
     """
     solver = DDIM() if solver is None else solver
-    draw = step_noise(seeds, x_T) if seeds is not None and solver.stochastic else None
+    draw = None if seeds is None else step_noise(seeds, x_T)
     x = x_T
     for state in trajectory(Bound(denoise, cond) if cond else denoise, solver, tau, x_T, draw):
         x = state.x

@@ -79,6 +79,7 @@ class Reference:
 
     def __init__(self, made: Made) -> None:
         self.features = made.features
+        self.classes = None if made.logits is None else made.logits.shape[1]
         self.moments = Moments.of(made.features)
 
     def row(self, made: Made, cell: Cell | None, labels: Sequence[int] | None, name: str = "") -> Row:
@@ -87,7 +88,7 @@ class Reference:
         Args:
             made: the set.
             cell: the row it belongs to; None for a set of real images, called `name`.
-            labels: the classes that were asked for, to count how often the extractor agrees.
+            labels: the classes that were asked for, to count how often the extractor agrees; None if it knows others.
         """
         own = Moments.of(made.features)
         k = kid(made.features, self.features)
@@ -122,7 +123,7 @@ def _std(values: Sequence[float]) -> float | None:
 
 
 def _accuracy(logits: Tensor | None, labels: Sequence[int] | None) -> float | None:
-    if logits is None or labels is None or max(labels) >= logits.shape[1]:
+    if logits is None or labels is None:
         return None
     return float((logits.argmax(1) == torch.tensor(labels)).double().mean())
 
@@ -140,7 +141,9 @@ def compared(rows: Mapping[Cell, Row], made: Mapping[Cell, Made]) -> list[Row]:
         if target is not None:
             apart = from_uint8(made[cell].pixels) - from_uint8(target.pixels)
             rms = float(apart.square().mean().sqrt())
-            row = replace(row, consistency=consistency(made[cell].features, target.features), rms=rms)
+            alike = bool((target.features == target.features[0]).all())  # a collapsed model: nothing to measure by
+            same = None if alike else consistency(made[cell].features, target.features)
+            row = replace(row, consistency=same, rms=rms)
         spread = _std([a - b for a, b in zip(row.resampled, best.resampled, strict=True)])
         out.append(replace(row, behind=row.distance - best.distance, behind_std=spread))
     return out

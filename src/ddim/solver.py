@@ -90,10 +90,13 @@ class DDIM:
 
 @dataclass(frozen=True)
 class Heun:
-    """Heun's second-order step of dx/ds = eps in x/signal and noise/signal (DDIM eq. 14; EDM algorithm 1).
+    """Heun's second-order step: the slope of DDIM's flow averaged over both ends (EDM, arXiv 2206.00364, algorithm 1).
 
-    The slope is averaged over both ends. Two calls a step; one (an Euler step, that is DDIM) where an end
-    has no slope to average: at s = 0, which networks never saw, and at signal = 0.
+    The flow is d(x/signal)/d(noise/signal) = eps (DDIM eq. 14), and, read from the other end,
+    d(x/noise)/d(signal/noise) = x0. The first is used where signal >= noise, as in EDM; the second where noise is the
+    larger, for there noise/signal runs away (to 2e4 on the cosine schedule, to infinity at zero terminal SNR) and a
+    straight line in it fits nothing.
+    Two calls a step; one (an Euler step, that is DDIM) on the step to s = 0, which networks never saw.
     """
 
     order: int = 2
@@ -107,8 +110,9 @@ class Heun:
         at_t, at_s = denoise.schedule.at(t), denoise.schedule.at(s)
         p = denoise(x, t)
         x_s = update.ddim(p, at_t, at_s)
-        if s == 0 or at_t.signal == 0.0 or at_s.signal == 0.0:
+        if s == 0:
             return x_s, None
-        mean = (p.eps + denoise(x_s, s).eps) / 2
-        move = at_s.noise / at_s.signal - at_t.noise / at_t.signal
-        return at_s.signal * (x / at_t.signal + move * mean), None
+        q = denoise(x_s, s)
+        if at_t.signal < at_t.noise:
+            return x_s + (at_s.signal - at_s.noise * at_t.signal / at_t.noise) * (q.x0 - p.x0) / 2, None
+        return x_s + (at_s.noise - at_s.signal * at_t.noise / at_t.signal) * (q.eps - p.eps) / 2, None

@@ -1,7 +1,7 @@
 """Times chosen for one checkpoint under a budget of calls, kept beside its weights.
 
-`tuned.json` in the model folder maps "solver/steps" to the times, falling, with the final 0:
-{"ddim/10": [1000, 871, ..., 0], "dpm++2m/10": [...]}. `--spacing tuned` reads it.
+`tuned.json` in the model folder maps "solver/steps" to the times, falling, with the final 0, and to the model they
+are for: {"ddim/10": {"tau": [1000, 871, ..., 0], "model": "9f2c..."}, ...}. `--spacing tuned` reads it.
 
 Two roads. `timesearch.closed_form` is exact for Gaussian data and knows nothing of the network. `tune` searches on the
 network's own error against a long trajectory, for the solver that will be used, and checks the result on
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from ddim.checkpoints.safe import read_json
 from ddim.denoiser import Denoiser
 from ddim.noise import noise
 from ddim.sample import sample
@@ -34,33 +35,42 @@ NAMED = ("uniform", "trailing", "quadratic", "logsnr")
 FIRST_SEED, FIRST_UNSEEN = 1_000_000, 2_000_000  # far from the seeds people evaluate with
 
 
-def load_tuned(folder: Path | None, solver: str, steps: int | None) -> list[int]:
-    """The times `ddim tune` saved in a model folder for this solver and number of steps.
+def load_tuned(folder: Path | None, solver: str, steps: int | None, model: str) -> list[int]:
+    """The times `ddim tune` saved in a model folder for this solver, number of steps and model (`Checkpoint.identity`).
 
     Raises:
-        ValueError: none were saved; names what there is and the command that makes them.
+        ValueError: none were saved, or for other weights; names what there is and the command that makes them.
     """
     path = None if folder is None else Path(folder) / FILE
-    table = json.loads(path.read_text()) if path is not None and path.exists() else {}
-    times = table.get(f"{solver}/{steps}")
-    if times is None:
+    table = _table(path) if path is not None and path.exists() else {}
+    entry = table.get(f"{solver}/{steps}")
+    remedy = f"run ddim tune MODEL DATA --solver {solver} --steps {steps}"
+    if entry is None:
         there = f"tuned are {', '.join(sorted(table))}" if table else "nothing is tuned yet"
-        raise ValueError(
-            f"this model has no tuned times for solver {solver} and {steps} steps ({there}): "
-            f"run ddim tune MODEL DATA --solver {solver} --steps {steps}"
-        )
-    return [int(t) for t in times]
+        raise ValueError(f"this model has no tuned times for solver {solver} and {steps} steps ({there}): {remedy}")
+    if entry["model"] != model:
+        raise ValueError(f"{path} was tuned for other weights, or for these read otherwise: {remedy}")
+    return [int(t) for t in entry["tau"]]
 
 
-def save_tuned(folder: Path, solver: str, times: Sequence[int]) -> Path:
+def save_tuned(folder: Path, solver: str, times: Sequence[int], model: str) -> Path:
     """Add times to a model folder's `tuned.json`, whole or not at all."""
     path = Path(folder) / FILE
-    table = json.loads(path.read_text()) if path.exists() else {}
-    table[f"{solver}/{len(times) - 1}"] = [int(t) for t in times]
+    table = _table(path) if path.exists() else {}
+    table[f"{solver}/{len(times) - 1}"] = {"tau": [int(t) for t in times], "model": model}
     partial = path.with_name(f".{FILE}.{os.getpid()}")
     partial.write_text(json.dumps(dict(sorted(table.items())), indent=1))
     partial.replace(path)
     return path
+
+
+def _table(path: Path) -> dict[str, Any]:
+    table = read_json(path)
+    for entry in table.values():
+        times = entry.get("tau") if isinstance(entry, dict) else None
+        if not isinstance(times, list) or not all(isinstance(t, int) for t in times) or "model" not in entry:
+            raise ValueError(f"{path} is not as `ddim tune` writes it; remove it and tune again")
+    return table
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class OnnxNetwork(Exported):
         options.log_severity_level = 3  # errors only: its warnings are about its own optimiser
         # The bytes, not the path: a file nobody vouches for must not name other files as its weights.
         content = path.read_bytes()
+        self.sha256 = hashlib.sha256(content).hexdigest()
         try:
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base class but this

@@ -70,10 +70,15 @@ class Checkpoint:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def folder(self) -> Path:
-        """The folder the model lies in."""
+    def folder(self) -> Path | None:
+        """The folder that is this model; None for a file among others."""
         path = Path(self.source)
-        return path if path.is_dir() else path.parent
+        return path if path.is_dir() else None
+
+    @property
+    def identity(self) -> str:
+        """A short hash of the weights and of how they are read."""
+        return digest([self.sha256, self.reading])
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -141,4 +146,6 @@ class Checkpoint:
         if self.ends_at == 0:
             return times
         stops = tuple(t for t in times if t > self.ends_at)
+        if not stops:
+            raise ValueError(f"the file's own walk of {steps} steps begins where it ends, at t = {self.ends_at}")
         return (*stops, self.ends_at)

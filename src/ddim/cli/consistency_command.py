@@ -60,6 +60,8 @@ class Command:
             etas = [float(word) for word in self.eta.split(",")]
         except ValueError:
             raise ValueError(f'--eta is written like "0,0.5,1", got {self.eta!r}') from None
+        if not numbers(self.steps, "--steps"):
+            raise ValueError(f'--steps is written like "10,20,50", got {self.steps!r}')
         model = load(self.model, device=self.device)
         taus = [model.tau(s, self.spacing) for s in numbers(self.steps, "--steps")]
         labels = model.labels(labels_of(model, self.label, self.n), self.n)
@@ -98,7 +100,7 @@ def in_units(model: Model, row: Distance) -> Distance:
 
 def cells(row: Distance) -> list[str]:
     mean = float(row.distance.mean())
-    return [f"{row.eta:g}", str(row.steps), f"{mean:.4f}", f"{mean / row.unrelated:.3f}"]
+    return [f"{row.eta:g}", str(row.steps), f"{mean:.4f}", f"{mean / row.unrelated:.3f}" if row.unrelated else ""]
 
 
 def plot(path: Path, rows: Sequence[Distance]) -> None:

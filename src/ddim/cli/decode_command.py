@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 
 from ddim.cli.common import new_folder
@@ -34,6 +36,8 @@ class Command:
     """Another class, or one an image "3,1,4"; default: those of the encoding."""
     guidance: float | None = None
     """Another weight of classifier-free guidance; default: that of the encoding."""
+    batch_size: int = 50
+    """Images at a time."""
     precision: Literal["fp32", "fp64"] = "fp32"
     """Number format of the network; take that of the encoding."""
     device: str = "auto"
@@ -42,6 +46,8 @@ class Command:
     def run(self) -> None:
         if self.out is None:
             raise ValueError("say where the images go: --out DIR")
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
         latents = Latents.load(self.latents)
         model = load(self.model, device=self.device)
         if tuple(latents.shape[1:]) != tuple(model.shape):
@@ -50,7 +56,7 @@ class Command:
             )
         images = self._decoded(model, latents.to(model.device))
         out = new_folder(self.out)
-        names = unique(latents.names) or [f"{i:06d}" for i in range(len(latents))]
+        names = unique(latents.names, {"grid"}) or [f"{i:06d}" for i in range(len(latents))]
         recipe = {"model": self.model, "weights": model.weights_hash, "latents": str(self.latents), "steps": self.steps}
         save_images(out, images, names, {**recipe, "label": self.label, "guidance": self.guidance})
         save_png(out / "grid.png", grid(list(to_uint8(images[:64]))))
@@ -58,24 +64,32 @@ class Command:
 
     def _decoded(self, model: Model, latents: Latents) -> Any:
         conditions = latents.recipe.conditions
-        label = labels_of(model, self.label, len(latents)) if self.label is not None else conditions.get("label")
+        own = None if self.label is None else labels_of(model, self.label, len(latents))
+        label: Any = conditions.get("label") if self.label is None else own
         guidance = self.guidance if self.guidance is not None else conditions.get("guidance", 1.0)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            images = model.decode(
-                latents,
-                steps=self.steps,
-                spacing=self.spacing,
-                label=label,
-                guidance=guidance,
-                precision=self.precision,
-            )
-        for warning in caught:
-            if warning.category is UserWarning and "recipe" in str(warning.message):
-                print(f"note: {warning.message}")
-        return images
+        each, images, notes = isinstance(label, list) and len(label) > 1, [], list[str]()
+        for i in range(0, len(latents), self.batch_size):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                images.append(
+                    model.decode(
+                        latents.part(i, i + self.batch_size), steps=self.steps, spacing=self.spacing,
+                        label=label[i : i + self.batch_size] if each else label, guidance=guidance,
+                        precision=self.precision,
+                    )
+                )  # fmt: skip
+            notes += [str(w.message) for w in caught if w.category is UserWarning and "recipe" in str(w.message)]
+        for note in notes[:1]:  # every batch has the same to say
+            print(f"note: {note}")
+        return torch.cat(images)
 
 
-def unique(names: tuple[str, ...]) -> list[str]:
-    """Names with a number after those that come twice (images of several folders)."""
-    return [n if names.count(n) == 1 else f"{n}-{names[:i].count(n)}" for i, n in enumerate(names)]
+def unique(names: tuple[str, ...], taken: set[str]) -> list[str]:
+    """Names with a number after those that come twice (images of several folders) or are taken."""
+    found: list[str] = []
+    for name in names:
+        others = {*taken, *names, *found}
+        numbered = (f"{name}-{k}" for k in itertools.count())
+        alone = names.count(name) == 1 and name not in taken
+        found.append(name if alone else next(n for n in numbered if n not in others))
+    return found

@@ -90,6 +90,9 @@ class Command:
         look = extractor(self.extractor, model.device)
         own = self._images(self.data, model)
         reference_at, held_at = split(own, 0 if self.held_out else self.n, self.reference)
+        if len(reference_at) < 10:
+            left = f"{len(own)} images, of which {len(reference_at)} are left for the reference"
+            raise ValueError(f"{self.data} has {left}: at least 10 are needed; lower --n or give --held-out")
         held = own if self.held_out is None else self._images(self.held_out, model)
         if self.held_out is not None:
             if len(held) < self.n:
@@ -107,7 +110,8 @@ class Command:
                     make(subject, cell, seeds, **work), lambda done, i=i: bar.update(i * self.n + done - bar.n)
                 )
                 bar.update((i + 1) * self.n - bar.n)
-        labels = [s % model.num_classes for s in seeds] if model.num_classes else None
+        known = reference.classes is not None and reference.classes == model.num_classes
+        labels = [s % reference.classes for s in seeds] if known and reference.classes else None
         scored = {cell: reference.row(made[cell], cell, labels) for cell in cells}
         rows = compared(scored, made)
         name = distance_name(look.name)

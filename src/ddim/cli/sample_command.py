@@ -12,12 +12,12 @@ import tyro
 
 from ddim import __version__
 from ddim.cli.common import progress
-from ddim.cli.settle import BatchSize, Settled, When, settle
+from ddim.cli.settle import BatchSize, Settled, When, settle, share_of
 from ddim.exported import Exported
-from ddim.generate import generate, open_job, verify, write_npz
+from ddim.generate import complete, generate, open_job, verify, write_npz
 from ddim.model import DEFAULT, Model, load
 from ddim.multistep import solver_named
-from ddim.noise import noise, parse_seeds
+from ddim.noise import MOST_SEEDS, noise, parse_seeds
 from ddim.sample import sample
 from ddim.solver import DDIM, Solver
 
@@ -78,13 +78,13 @@ class Command:
         if self.verify:
             print(f"{self.out}: {verify(self.out)} images, each as its manifest says")
             return
+        rank, world = share_of(os.environ)
         seeds = self._seeds()
         model = load(self.model, device=self.device)
         times = self._times(model)
         solver = self._solver()
         labels = self._labels(model, seeds)
         self._refuse_early(model, times, solver, labels)
-        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         settled = settle(
             self.batch_size, self._compile(model), out=self.out, n=len(seeds),
             calls_an_image=(len(times) - 1) * solver.nfe,
@@ -104,12 +104,14 @@ class Command:
             ).cpu()  # fmt: skip
 
         with progress(len(seeds[rank::world]), "images") as bar:
-            for done in generate(make, seeds, out, recipe, batch_size=settled.batch, rank=rank, world=world):
+            for done in generate(
+                make, seeds, out, recipe, batch_size=settled.batch, rank=rank, world=world, classes=by_seed
+            ):
                 bar(done)
         self._report(out, seeds, labels, rank)
 
     def _report(self, out: Path, seeds: list[int], labels: list[int] | None, rank: int) -> None:
-        if not (out / "manifest.json").exists():
+        if not complete(seeds, out):
             print(f"process {rank} is done; others are still at work on {out}")
             return
         print(f"{len(seeds)} images in {out}, overview {out / 'grid.png'}")
@@ -123,6 +125,8 @@ class Command:
             return parse_seeds(self.seeds)
         if self.n < 1 or self.seed < 0:
             raise ValueError(f"--n must be at least 1 and --seed at least 0, got {self.n} and {self.seed}")
+        if self.n > MOST_SEEDS:
+            raise ValueError(f"--n is at most {MOST_SEEDS} images a job, got {self.n}; divide them by --seed and --out")
         return list(range(self.seed, self.seed + self.n))
 
     def _times(self, model: Model) -> tuple[int, ...]:
@@ -164,6 +168,9 @@ class Command:
         """Build everything once, so that what cannot work is refused before a folder is made."""
         from ddim.analytic import GaussianDenoiser
 
+        channels = model.shape[0]
+        if channels not in (1, 3):
+            raise ValueError(f"a PNG holds 1 or 3 channels, this model makes {channels}; use Model.sample in Python")
         first = None if labels is None else model.labels(labels[0], 1)
         if self.batch_size == "auto" and isinstance(model.checkpoint.network, Exported):
             raise ValueError("nobody tells how much memory an exported network needs: give --batch-size a number")

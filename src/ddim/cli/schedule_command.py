@@ -44,6 +44,11 @@ class Command:
             )
         )
         start = schedule.at(times[0])
-        print(f"\n{len(times) - 1} steps of T = {schedule.T}, spacing {self.spacing}")
+        asked = "" if len(times) - 1 == self.steps else f" ({self.steps} were asked for)"
+        print(f"\n{len(times) - 1} steps{asked} of T = {schedule.T}, spacing {self.spacing}")
         print(f"start: x at t = {times[0]} holds {start.signal:.2%} of the signal; it is drawn as pure noise")
-        print(f"end: the last network call is at t = {times[-2]}, then the clean image (alpha_bar = 1, no noise left)")
+        end = schedule.at(times[-1])
+        left = "the clean image (alpha_bar = 1, no noise left)"
+        if times[-1]:
+            left = f"t = {times[-1]}, where the file's own walk stops: noise of std {end.noise:.3g} is left in"
+        print(f"end: the last network call is at t = {times[-2]}, then {left}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -31,6 +31,30 @@ class Settled(NamedTuple):
     batch: int
     compiled: bool
     notes: tuple[str, ...] = ()
+
+
+def share_of(environ: Mapping[str, str]) -> tuple[int, int]:
+    """(rank, world): which process this is and how many share the job, as torchrun tells them; (0, 1) if alone.
+
+    Raises:
+        ValueError: one of RANK and WORLD_SIZE without the other, no whole numbers, or not 0 <= RANK < WORLD_SIZE.
+    """
+    given = {name: environ[name] for name in ("RANK", "WORLD_SIZE") if name in environ}
+    if not given:
+        return 0, 1
+    for name, value in given.items():
+        if not (value.isascii() and value.isdecimal()):
+            raise ValueError(f"{name} must be a whole number >= 0, got {value!r}; use torchrun, or unset {name}")
+    if len(given) == 1:
+        ((name, value),) = given.items()
+        other = "WORLD_SIZE" if name == "RANK" else "RANK"
+        raise ValueError(f"{name} is {value!r} but {other} is not set; set both, as torchrun does, or neither")
+    rank, world = int(given["RANK"]), int(given["WORLD_SIZE"])
+    if world < 1:
+        raise ValueError(f"WORLD_SIZE must be at least 1, got {world}; it is the number of processes")
+    if rank >= world:
+        raise ValueError(f"RANK must be below WORLD_SIZE, got RANK = {rank} of {world}; processes count from 0")
+    return rank, world
 
 
 def settle(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +70,17 @@ class Command:
         folder = model.checkpoint.folder
         if self.save and folder is None:
             raise ValueError(f"{self.model} is no model folder to save in: give --no-save and --out, or ddim import it")
+        if self.save and not os.access(str(folder), os.W_OK):
+            raise ValueError(f"{folder} cannot be written to: give --no-save and --out, or copy the model")
+        if not self.save and self.out is None:
+            raise ValueError("--no-save leaves the times nowhere: give --out TAU.JSON")
         results = {int(w): self._one(model, int(w)) for w in words}
-        if self.save and folder is not None:
-            for result in results.values():
-                path = save_tuned(folder, self.solver, result.chosen.tau)
-            print(f"saved in {path}: use --spacing tuned --solver {self.solver}")
         if self.out is not None:
             self._write(model, results)
+        if self.save and folder is not None:
+            for result in results.values():
+                path = save_tuned(folder, self.solver, result.chosen.tau, model.checkpoint.identity)
+            print(f"saved in {path}: use --spacing tuned --solver {self.solver}")
 
     def _one(self, model: Model, steps: int) -> Tuned:
         c, h, w = model.shape

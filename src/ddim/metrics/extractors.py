@@ -161,7 +161,9 @@ class Program(_Base):
     resize: str = "as the program does"
 
     def __post_init__(self) -> None:
-        self.name, self.weights_hash = self.path.stem, sha256(self.path)
+        stem = self.path.stem
+        self.name = f"file-{stem}" if stem in NAMES else stem  # nobody's file is the standard Inception
+        self.weights_hash = sha256(self.path)
         if not is_zipfile(self.path):  # both kinds are; torch would log a traceback before it says so
             raise ValueError(f"{self.path} is no TorchScript or ExportedProgram file: not an archive")
         try:
@@ -176,7 +178,11 @@ class Program(_Base):
 
     @torch.no_grad()
     def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        out = self.network(images.to(self.device, torch.float32))
+        try:
+            out = self.network(images.to(self.device, torch.float32))
+        except (RuntimeError, ValueError, AssertionError) as error:  # torch's guards of shapes are of all three kinds
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(f"{self.path} cannot take images of shape {tuple(images.shape)}: {reason}") from None
         f, logits = (out[0], out[1]) if isinstance(out, tuple | list) and len(out) > 1 else (out, None)
         f = f[0] if isinstance(f, tuple | list) else f
         if f.ndim != 2 or len(f) != len(images):
