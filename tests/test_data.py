@@ -1,5 +1,10 @@
+import errno
+import io
 import json
 import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +14,7 @@ import torch
 from PIL import Image
 
 from ddim.data import Batches, open_images, open_source
+from ddim.data.room import _host
 from ddim.images import from_uint8
 
 
@@ -215,6 +221,119 @@ def test_the_hash_tells_data_not_places(tmp_path):
 def test_duplicates_are_counted(tmp_path):
     images = open_images(fill(tmp_path, {"a.png": grey(1), "b.png": grey(2), "c.png": grey(1), "d.png": grey(1)}))
     assert images.report.duplicates == 2
+
+
+def test_hidden_folders_are_passed_over_at_every_depth(tmp_path):
+    images = open_images(fill(tmp_path, {"a/1.png": grey(1), "a/.thumbs/2.png": grey(2), "b/3.png": grey(3)}))
+    assert [int(p.mean()) for p in images.pixels] == [1, 3]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, own_cache, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    fill(tmp_path, {"a.png": grey(1), "b.png": grey(2)})
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match=r"has no room for 0\.0 MB.*No space left.*DDIM_CACHE") as caught:
+        open_images(tmp_path)
+    assert "\n" not in str(caught.value) and not list(own_cache.iterdir())
+    monkeypatch.setattr("os.posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(errno.EOPNOTSUPP, "")))
+    assert len(open_images(tmp_path)) == 2  # a file system that cannot promise room
+
+
+def test_what_killed_builds_left_is_swept_and_what_lives_is_not(tmp_path, own_cache):
+    key, day = "0" * 24, 90_000
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    names = {
+        "dead": f".{key}-{_host()}-{int(child.stdout)}-abc", "alive": f".{key}-{_host()}-{os.getpid()}-abc",
+        "elsewhere": f".{key}-{'f' * 8}-1-abc", "old": f".{key}-{'f' * 8}-1-old", "mine": ".notes-of-mine",
+    }  # fmt: skip
+    for name in names.values():
+        (own_cache / name).mkdir()
+        (own_cache / name / "all.npy").write_bytes(b"0")
+    for name in (names["old"], names["mine"]):
+        for path in (own_cache / name / "all.npy", own_cache / name):
+            os.utime(path, (time.time() - day, time.time() - day))
+    open_images(fill(tmp_path, {"a.png": grey(1), "b.png": grey(2)}))
+    left = {p.name for p in own_cache.iterdir()}
+    assert {k for k, name in names.items() if name in left} == {"alive", "elsewhere", "mine"}
+
+
+def tables(folder, *columns, metadata=None):
+    folder.mkdir()
+    for i, c in enumerate(columns):
+        pq.write_table(pa.table(c).replace_schema_metadata(metadata), folder / f"{i}.parquet")
+    return folder
+
+
+def cells(n=4):
+    out = []
+    for i in range(n):
+        buffer = io.BytesIO()
+        grey(i).save(buffer, "PNG")
+        out.append({"bytes": buffer.getvalue(), "path": None})
+    return out
+
+
+LISTED = {"huggingface": json.dumps({"info": {"features": {"label": [{"dtype": "int64"}]}}})}
+TWO_NAMES = {"huggingface": json.dumps({"info": {"features": {"label": {"names": ["a", "b"]}}}})}
+
+
+@pytest.mark.parametrize(
+    ("columns", "metadata", "words"),
+    [
+        ([{"label": [0, 1]}, {}], None, r"1\.parquet has no column 'label'"),
+        ([{"label": ["a", "b"]}], None, r"column 'label' of .*0\.parquet holds string, not class numbers"),
+        ([{"label": [[1], [2]]}], LISTED, "holds list<.*not class numbers"),
+        ([{"label": [None, 1]}], None, "class numbers 0, 1, ..., but one is None"),
+        ([{"label": [0, 2]}], TWO_NAMES, r"0\.\.1, one for each of its names, but one is 2"),
+        ([{"label": [0, 3_000_000]}], None, "go up to 3000000, but only 2 different ones occur"),
+    ],
+)
+def test_label_columns_that_are_none_are_refused_or_ignored(tmp_path, columns, metadata, words):
+    folder = tables(tmp_path / "t", *[{"image": pa.array(cells(2))} | c for c in columns], metadata=metadata)
+    with pytest.raises(ValueError, match=words) as caught:
+        open_images(folder)
+    assert "\n" not in str(caught.value) and "--labels ignore" in str(caught.value)
+    images = open_images(folder, labels=False)
+    assert images.class_names is None and len(images) == 2 * len(columns)
+
+
+def test_sound_labels_that_are_ignored_are_the_same_data(tmp_path):
+    path = parquet(tmp_path / "d.parquet", [grey(1), grey(2)], [0, 1])
+    assert open_images(path, labels=False).report.sha256 == open_images(path).report.sha256
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ([{"image": pa.array(cells(2))}, {"img": pa.array(cells(2))}], r"1\.parquet has no column 'image'.*are img"),
+        ([{"image": [[0] * 64] * 2}], r"column 'image' of .*0\.parquet holds list<"),
+        ([{"image": [1, 2]}], "holds int64"),
+        ([{"image": [{"path": "x"}, {"path": "y"}]}], "holds struct<path: string>"),
+    ],
+)
+def test_image_columns_that_are_none_are_refused_by_file(tmp_path, columns, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        open_source(tables(tmp_path / "t", *columns))
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_without_an_image_in_a_hub_set_are_unreadable_ones(monkeypatch):
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    table = datasets.Dataset.from_dict({"image": [grey(5), None, grey(6)], "label": ["a", "b", "c"]}, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: table)
+    with pytest.raises(ValueError, match="column 'label' of x/y holds string"):
+        open_images("x/y")
+    with pytest.raises(ValueError, match="1 of 3 images cannot be read: row 1: no image bytes"):
+        open_images("x/y", labels=False)
+    assert len(open_images("x/y", labels=False, skip_unreadable=True)) == 2
+    odd = datasets.Dataset.from_dict({"image": [1, 2]})
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: odd)
+    with pytest.raises(ValueError, match="column 'image' of x/y holds no images"):
+        open_source("x/y")
 
 
 # -- batches -------------------------------------------------------------------------------------------

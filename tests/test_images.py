@@ -1,5 +1,6 @@
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -145,3 +146,48 @@ def test_grid_labels_make_room_and_must_match():
         grid(tiles, 2, row_labels=["x"])
     with pytest.raises(ValueError, match="at least one image"):
         grid([])
+
+
+def test_odd_exif_turns_the_picture_and_stops_nothing():
+    """A text where EXIF wants a number: Pillow can read such a tag, but not write it anew."""
+    entries = [(0x0100, 2, 2, b"a\0\0\0"), (0x0112, 3, 1, b"\6\0\0\0")]
+    tiff = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHI4s", *e) for e in entries)
+    buffer = io.BytesIO()
+    Image.new("RGB", (12, 8)).save(buffer, "JPEG", exif=b"Exif\0\0" + tiff + bytes(4))
+    assert open_image(buffer.getvalue()).size == (8, 12)
+
+
+@pytest.mark.parametrize(
+    "error", [struct.error, zlib.error, TypeError, KeyError, IndexError, OverflowError, ValueError]
+)
+def test_whatever_a_damaged_file_does_to_pillow_its_name_is_told(tmp_path, monkeypatch, error):
+    path = saved(tmp_path, Image.new("L", (4, 4)))
+
+    def fail(*_, **__):
+        raise error("odd")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(ValueError, match=r"a\.png cannot be read as an image: .*odd"):
+        open_image(path)
+
+
+def test_transparent_grey_is_composited_on_white_too(tmp_path):
+    """0 is declared transparent (tRNS), in 8 bit, 1 bit, 16 bit and as a palette."""
+    grey = Image.fromarray(np.array([[0, 100]], dtype=np.uint8))
+    assert np.asarray(open_image(saved(tmp_path, grey, transparency=0))).tolist() == [[255, 100]]
+    black = open_image(saved(tmp_path, Image.new("1", (2, 1), 0), "one.png", transparency=0))
+    assert black.mode == "L" and np.asarray(black).tolist() == [[255, 255]]
+    deep = Image.fromarray(np.array([[0, 257]], dtype=np.uint16))
+    assert np.asarray(open_image(saved(tmp_path, deep, "deep.png", transparency=0))).tolist() == [[255, 1]]
+    palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).convert("P")
+    palette.putpalette([0, 0, 0, 128, 128, 128] + [0] * 762)
+    flat = open_image(saved(tmp_path, palette, "p.png", transparency=0))
+    assert flat.mode == "L" and np.asarray(flat).tolist() == [[255, 128]]
+
+
+def test_whole_numbers_of_no_agreed_range_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"i\.tiff holds 32-bit or signed whole numbers, which have no agreed range"):
+        open_image(saved(tmp_path, Image.fromarray(np.full((4, 4), 200, np.int32)), "i.tiff"))
+    path = tmp_path / "deep.pgm"
+    path.write_bytes(b"P5 2 1 65535\n" + struct.pack(">HH", 257, 65535))  # Pillow calls this mode I as well
+    assert np.asarray(open_image(path)).tolist() == [[1, 255]]

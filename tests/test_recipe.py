@@ -3,7 +3,7 @@ import math
 import pytest
 
 from ddim import Schedule
-from ddim.recipe import Recipe, difference
+from ddim.recipe import Recipe, difference, read_recipe
 
 
 def test_learning_rate_rises_linearly_then_falls_as_a_cosine():
@@ -47,3 +47,13 @@ def test_schedules_by_name():
 def test_the_differing_field_is_named():
     assert difference(Recipe().as_dict(), Recipe(lr=1.0).as_dict()) == "lr was 0.0002 and is now 1.0"
     assert difference(Recipe().as_dict(), Recipe().as_dict()) is None
+
+
+def test_a_stored_recipe_that_is_missing_or_damaged_is_named(tmp_path):
+    path = tmp_path / "recipe.json"
+    with pytest.raises(ValueError, match=r"holds no run to resume \(no recipe\.json\)"):
+        read_recipe(path, tmp_path)
+    for text in ("{", "[]"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"recipe\.json is damaged"):
+            read_recipe(path, tmp_path)

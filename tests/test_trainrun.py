@@ -1,7 +1,9 @@
 import json
 import math
+import shutil
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -111,9 +113,10 @@ def test_mistakes_are_one_line_with_code_2_and_write_nothing(faces, tmp_path, ca
 
 
 def test_labels_need_classes(tmp_path, capsys):
+    (tmp_path / "flat").mkdir()
     for i in range(2):
-        Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
-    assert ddim("train", tmp_path, "--out", tmp_path / "run", "--labels", "use") == 2
+        Image.new("L", (8, 8), i).save(tmp_path / "flat" / f"{i}.png")
+    assert ddim("train", tmp_path / "flat", "--out", tmp_path / "run", "--labels", "use") == 2
     assert "has no classes" in capsys.readouterr().err
 
 
@@ -207,3 +210,96 @@ def test_fine_tuning_another_kind_of_model_is_refused(faces, tmp_path, capsys, o
     assert ddim(*other, *options) == 2
     assert says in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "second").exists()
+
+
+def test_a_fine_tuned_run_goes_on_without_the_model_it_began_from(faces, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert ddim("train", faces, "--out", first, *TRAIN, "--max-steps", 1) == 0
+    begun = ("train", faces, "--out", second, *TRAIN, "--max-steps")
+    assert ddim(*begun, 1, "--init", first) == 0
+    provenance = json.loads((second / "ddim.json").read_text())["provenance"]
+    shutil.rmtree(first)
+    assert ddim(*begun, 2, "--init", first, "--resume") == 0
+    assert ddim(*begun, 3, "--resume") == 0
+    after = json.loads((second / "ddim.json").read_text())["provenance"]
+    assert after["steps"] == 3 and after["init"] == provenance["init"] and f"--init {first}" in after["command"]
+
+
+def test_a_run_inside_its_own_data_is_refused(faces, tmp_path, capsys):
+    (tmp_path / "link").symlink_to(faces)
+    for out in (faces / "run", faces, tmp_path / "link" / "left" / "run"):
+        assert ddim("train", faces, "--out", out, *TRAIN, "--max-steps", 1) == 2
+        assert "lies inside the images' folder" in capsys.readouterr().err
+    assert not (faces / "run").exists()
+
+
+def test_running_out_of_memory_is_one_line_and_the_same_out_can_be_used_again(faces, tmp_path, capsys, monkeypatch):
+    from ddim import train
+
+    run = tmp_path / "run"
+    words = ("train", faces, "--out", run, *TRAIN, "--max-steps", 1)
+    for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("can't allocate memory")):
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "_accumulate", raising(error))
+            assert ddim(*words) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("ddim: out of memory with --batch-size 4") and "--accumulation" in said
+    assert (run / "state" / "recipe.json").is_file() and (run / "log.jsonl").is_file()
+    assert ddim(*words, "--accumulation", 2) == 0
+    assert ddim(*words) == 2 and "give --resume" in capsys.readouterr().err
+    monkeypatch.setattr(train, "_accumulate", raising(RuntimeError("another thing")))
+    with pytest.raises(RuntimeError, match="another thing"):
+        main([str(w) for w in ("train", faces, "--out", tmp_path / "other", *TRAIN)])
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def test_a_run_that_crashed_before_its_recipe_can_be_begun_anew_but_nothing_else_is_touched(tmp_path):
+    from ddim.trainrun import refuse_existing
+
+    run = tmp_path / "run"
+    (run / "state").mkdir(parents=True)
+    refuse_existing(run)
+    for precious in (run / "mine.txt", run / "state" / "mine.txt", run / "state" / "step-00000001.pt"):
+        precious.write_text("keep")
+        with pytest.raises(ValueError, match="exists"):
+            refuse_existing(run)
+        precious.unlink()
+
+
+def test_auto_counts_the_classes_that_have_images(faces, tmp_path, capsys):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    cells = [{"bytes": p.read_bytes(), "path": None} for p in sorted(faces.rglob("*.png"))]
+    pq.write_table(pa.table({"image": pa.array(cells), "label": [3] * 12}), tmp_path / "one.parquet")
+    assert ddim("train", tmp_path / "one.parquet", "--out", tmp_path / "run", *TRAIN, "--max-steps", 1) == 0
+    assert json.loads((tmp_path / "run" / "ddim.json").read_text())["num_classes"] is None
+    pq.write_table(pa.table({"image": pa.array(cells), "label": ["a"] * 12}), tmp_path / "words.parquet")
+    words = ("train", tmp_path / "words.parquet", "--out", tmp_path / "run2", *TRAIN, "--max-steps", 1)
+    assert ddim(*words) == 2 and "give --labels ignore" in capsys.readouterr().err
+    assert ddim(*words, "--labels", "ignore") == 0
+
+
+def test_a_finished_run_is_saved_once_and_built_in_its_own_folder(faces, tmp_path, monkeypatch):
+    """RUN may be a mount point: what is renamed into it must be made in it (and through a link, at its other end)."""
+    from ddim import trainrun
+    from ddim.checkpoints import folder
+
+    saved, places, real, make = [], [], trainrun.checkpoint, tempfile.mkdtemp
+    monkeypatch.setattr(trainrun, "checkpoint", lambda *a: saved.append(1) or real(*a))
+    monkeypatch.setattr(folder.tempfile, "mkdtemp", lambda **k: places.append(k["dir"]) or make(**k))
+    run = tmp_path / "run"
+    run.symlink_to(tmp_path / "far", target_is_directory=True)
+    (tmp_path / "far").mkdir()
+    words = ("train", faces, "--out", run, *TRAIN, "--max-steps", 1)
+    assert ddim(*words) == 0
+    assert len(saved) == 1 and tmp_path / "far" in places and tmp_path not in places
+    assert run.is_symlink() and (tmp_path / "far" / "ddim.json").is_file()
+    assert not [p for p in run.iterdir() if p.name.startswith(".")]
+    assert ddim(*words, "--resume") == 0 and len(saved) == 2

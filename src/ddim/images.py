@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +17,22 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 Pixels = npt.NDArray[np.uint8]
 Fit = Literal["crop", "pad"]
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+# What Pillow was seen to raise for damaged files, its plug-ins' slips included.
+DAMAGE = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
+          struct.error, zlib.error, Image.DecompressionBombError)  # fmt: skip
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 def to_uint8(x: Tensor) -> Pixels:
@@ -35,41 +46,60 @@ def from_uint8(pixels: Pixels) -> Tensor:
     return torch.from_numpy(np.array(pixels)).movedim(-1, -3).float() / 127.5 - 1.0
 
 
-def open_image(source: str | Path | bytes, tell_mode: Callable[[str], None] | None = None) -> Image.Image:
+def open_image(
+    source: str | Path | bytes, tell_mode: Callable[[str], None] | None = None, name: str | None = None
+) -> Image.Image:
     """One image file (or its bytes) as an upright 8-bit picture of mode L or RGB.
 
     EXIF rotation is applied; 16-bit grey is scaled by 1/257; a palette becomes the colours it names (grey if
     all of them are); transparent pixels are composited on white; CMYK and other spaces become RGB.
 
+    Args:
+        source: the file.
+        tell_mode: is told the mode of the file, before anything is converted.
+        name: what errors call the image; default: its path.
+
     Raises:
         ValueError: not an image, truncated, too large, or of a kind without an agreed range; names the file.
     """
-    name = "the image" if isinstance(source, bytes) else str(source)
+    name = name or ("the image" if isinstance(source, bytes) else str(source))
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             if tell_mode is not None:
-                tell_mode(file.mode)  # as the file has it, before anything is converted
+                tell_mode(file.mode)
             file.load()
-            return _plain(ImageOps.exif_transpose(file), name)
+            # Not ImageOps.exif_transpose: it writes the other tags anew, and fails where one of them is odd.
+            turn = UPRIGHT.get(file.getexif().get(ORIENTATION, 1))
+            rangeless = _rangeless(file)
+            picture = None if rangeless else _plain(file if turn is None else file.transpose(turn))
     except FileNotFoundError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise ValueError(f"{name} cannot be read as an image: {_first_line(error)}") from None
-    except (OSError, SyntaxError, EOFError) as error:  # Pillow's words for truncated or damaged files
-        raise ValueError(f"{name} cannot be read as an image: {_first_line(error)}") from None
+    if picture is None:
+        raise ValueError(f"{name} holds {rangeless}, which have no agreed range; save it as 8 or 16 bit")
+    return picture
 
 
-def _plain(image: Image.Image, name: str) -> Image.Image:
+def _rangeless(file: Image.Image) -> str | None:
+    """What its numbers are, where nobody can say which of them are black and white."""
+    if file.mode == "F":
+        return "32-bit floats"
+    sixteen = file.mode != "I" or file.format in ("PNG", "PPM")  # theirs of mode I are 0..65535
+    return None if sixteen else "32-bit or signed whole numbers"
+
+
+def _plain(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        return Image.fromarray(np.round(np.asarray(image).astype(np.float64).clip(0, 65535) / 257).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError(f"{name} holds 32-bit floats, which have no agreed range; save it as 8 or 16 bit")
-    if image.mode in ("1", "L"):
-        return image.convert("L")
+        deep = np.asarray(image).astype(np.float64).clip(0, 65535)
+        deep[deep == image.info.get("transparency", -1)] = 65535
+        return Image.fromarray(np.round(deep / 257).astype(np.uint8))
     if image.has_transparency_data:
         colour = image.convert("RGBA")
-        flat = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)
-        return flat.convert("L" if image.mode == "LA" else "RGB")
+        flat = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour).convert("RGB")
+        return flat.convert("L") if image.mode in ("1", "L", "LA") or (image.mode == "P" and _is_grey(flat)) else flat
+    if image.mode in ("1", "L"):
+        return image.convert("L")
     rgb = image.convert("RGB")
     return rgb.convert("L") if image.mode == "P" and _is_grey(rgb) else rgb
 

@@ -7,9 +7,11 @@ part of it.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from ddim.objective import Objective
@@ -104,6 +106,25 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Its fields, for JSON."""
         return dataclasses.asdict(self)
+
+
+def read_recipe(path: Path, run: Path) -> dict[str, Any]:
+    """What a run stored when it began.
+
+    Raises:
+        ValueError: there is nothing, or it is damaged; names the run or the file.
+    """
+    try:
+        stored = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(
+            f"{run} holds no run to resume (no {path.relative_to(run)}); start one without --resume"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path} is damaged: it holds no recipe")
+    return stored
 
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:

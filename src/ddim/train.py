@@ -26,6 +26,7 @@ from ddim.trainstate import TrainState
 
 BatchAt = Callable[[int, slice], Batch]
 DIVERGED_FACTOR, DIVERGED_STEPS, SMOOTHING = 5.0, 100, 0.98
+SETTLED_STEPS, SETTLED_IMAGES = 50, 1000  # of less than these the smoothed loss may be very low by luck
 
 
 class Progress(NamedTuple):
@@ -74,7 +75,7 @@ def fit(state: TrainState, batch_at: BatchAt, recipe: Recipe, *, max_steps: int)
 
     Raises:
         DivergedError: before a step that is not finite is taken, or after the smoothed loss stayed above 5 times
-            its best for 100 steps.
+            its best for 100 steps. The best counts once 50 steps and 1000 images are smoothed.
     """
     state.network.train()
     while state.step < max_steps:
@@ -86,7 +87,7 @@ def fit(state: TrainState, batch_at: BatchAt, recipe: Recipe, *, max_steps: int)
         norm = _apply(state, recipe, loss)
         state.ema.update(state.unwrapped)
         state.step += 1
-        _watch(state, loss)
+        _watch(state, loss, recipe.batch_size)
         speed = recipe.batch_size / max(time.perf_counter() - begun, 1e-9)
         yield Progress(state.step, loss, state.smooth_loss, lr, norm, speed)
 
@@ -139,11 +140,12 @@ def _apply(state: TrainState, recipe: Recipe, loss: float) -> float:
     return norm
 
 
-def _watch(state: TrainState, loss: float) -> None:
+def _watch(state: TrainState, loss: float, batch_size: int) -> None:
     """Keep the smoothed loss and its best; raise when it has been far above the best for long."""
     rate = max(1 - SMOOTHING, 1 / state.step)  # a plain mean at first
     state.smooth_loss = loss if state.step == 1 else (1 - rate) * state.smooth_loss + rate * loss
-    state.best_loss = min(state.best_loss, state.smooth_loss)
+    if state.step >= SETTLED_STEPS and state.step * batch_size >= SETTLED_IMAGES:
+        state.best_loss = min(state.best_loss, state.smooth_loss)
     high = state.smooth_loss > DIVERGED_FACTOR * state.best_loss
     state.high_steps = state.high_steps + 1 if high else 0
     if state.high_steps >= DIVERGED_STEPS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from ddim.data import Batches, Images
 from ddim.denoiser import Bound, Clip, NetworkDenoiser
 from ddim.images import grid, save_png, to_uint8
 from ddim.noise import noise
-from ddim.recipe import Recipe, difference
+from ddim.recipe import Recipe, difference, read_recipe
 from ddim.sample import sample
 from ddim.tau import tau
 from ddim.train import DivergedError, Progress, fit
 from ddim.trainstate import TrainState, begin_from, checkpoints, load_checkpoint, new_state, save_checkpoint
 
 STATE, RECIPE, LOG = "state", "recipe.json", "log.jsonl"
+BARE = (STATE, LOG, "previews", "tensorboard")  # all there is in a run before its first checkpoint
 PREVIEW_STEPS = 20
 
 
@@ -43,7 +44,7 @@ class Cadence:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run: where, of what, how."""
+    """A run: where, of what, how. It begins from `init`; where that is needed no more, `ancestor` is known of it."""
 
     run: Path
     images: Images
@@ -53,6 +54,7 @@ class Plan:
     command: str
     device: str = "auto"
     init: Checkpoint | None = None
+    ancestor: Mapping[str, Any] | None = None
 
     def stored(self) -> dict[str, Any]:
         """Everything a resume must find unchanged; the data by what its pixels are, not by where they lie."""
@@ -60,8 +62,16 @@ class Plan:
             **self.recipe.as_dict(),
             "preset": self.preset, "shape": list(self.images.shape), "conditional": self.labelled,
             "data": self.images.report.sha256,
-            **({"init": self.init.sha256} if self.init is not None else {}),
+            **({"init": self.descent["sha256"]} if self.descent is not None else {}),
         }  # fmt: skip
+
+    @property
+    def descent(self) -> Mapping[str, Any] | None:
+        """Source, hash and provenance of the model the weights come from."""
+        if self.init is None:
+            return self.ancestor
+        init = self.init
+        return {"source": init.source, "sha256": init.sha256, "provenance": init.meta.get("provenance")}
 
 
 def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState:
@@ -71,11 +81,10 @@ def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState:
         ValueError: RUN exists and resume is off; nothing to resume; another recipe (names the field).
     """
     folder = plan.run / STATE
-    if not resume and plan.run.exists() and (not plan.run.is_dir() or any(plan.run.iterdir())):
-        hint = "give --resume to go on with it" if folder.is_dir() else "choose a new folder for --out"
-        raise ValueError(f"{plan.run} exists; {hint}")
     if resume:
         _refuse_other_recipe(folder, plan)
+    else:
+        refuse_existing(plan.run)
     classes = len(plan.images.class_names or ()) if plan.labelled else None
     state = new_state(plan.recipe, plan.preset, plan.images.shape, classes, plan.device)
     found = checkpoints(folder) if resume else []
@@ -92,20 +101,41 @@ def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState:
     return state
 
 
-def _refuse_other_recipe(folder: Path, plan: Plan) -> None:
+def refuse_existing(run: Path) -> None:
+    """Only a new or empty folder is begun in, or a run that ended before its first checkpoint: it holds no weights.
+
+    Raises:
+        ValueError: anything else is there; says what to do.
+    """
+    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+        return
+    state = run / STATE
+    if run.is_dir() and checkpoints(state):
+        raise ValueError(f"{run} exists; give --resume to go on with it, or choose a new folder for --out")
+    begun = state.is_dir() and all(p.name == RECIPE or p.suffix == ".part" for p in state.iterdir())
+    if not begun or any(p.name not in BARE and p.suffix != ".part" for p in run.iterdir()):
+        raise ValueError(f"{run} exists and holds no run to go on with; choose a new folder for --out")
+
+
+def ancestor_of(run: Path) -> dict[str, Any] | None:
+    """What a run that has a checkpoint says of the model it was begun from (--init), which it needs no more."""
+    if not checkpoints(run / STATE):
+        return None
+    sha = read_recipe(run / STATE / RECIPE, run).get("init")
     try:
-        stored = json.loads((folder / RECIPE).read_text())
-    except FileNotFoundError:
-        raise ValueError(
-            f"{plan.run} holds no run to resume (no {STATE}/{RECIPE}); start one without --resume"
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"{folder / RECIPE} is damaged: {error}") from None
+        told = json.loads((run / "ddim.json").read_text())["provenance"]["init"]
+    except (OSError, ValueError, LookupError, TypeError):  # never exported: the recipe still has the hash
+        told = None
+    known = told if isinstance(told, dict) and told.get("sha256") == sha else {"source": None, "provenance": None}
+    return None if sha is None else {**known, "sha256": sha}
+
+
+def _refuse_other_recipe(folder: Path, plan: Plan) -> None:
+    stored = read_recipe(folder / RECIPE, plan.run)
     changed = difference(stored, json.loads(json.dumps(plan.stored())))
     if changed:
-        raise ValueError(
-            f"cannot resume {plan.run} with another recipe: {changed}; give the same options or a new --out"
-        )
+        remedy = "give the same options or a new --out" if checkpoints(folder) else "begin anew, without --resume"
+        raise ValueError(f"cannot resume {plan.run} with another recipe: {changed}; {remedy}")
 
 
 def run(
@@ -123,7 +153,7 @@ def run(
     )
     main = state.accelerator.is_main_process
     log = _Log(plan.run, state.step) if main else None
-    saved = state.step
+    begun = state.step
     try:
         for p in fit(state, batches, plan.recipe, max_steps=cadence.max_steps):
             if log is not None and _due(p.step, cadence.log_every):
@@ -133,11 +163,10 @@ def run(
                 preview(plan, state, log)
             if last or _due(p.step, cadence.checkpoint_every):
                 checkpoint(plan, state)
-                saved = p.step
             yield p
             if last:
                 break
-        if saved == state.step and cadence.max_steps <= state.step:
+        if begun == state.step and cadence.max_steps <= state.step:
             checkpoint(plan, state)  # a finished run, resumed: write the model anew
     except DivergedError as error:
         kept = checkpoints(plan.run / STATE)
@@ -182,15 +211,11 @@ def export(plan: Plan, state: TrainState) -> None:
             "command": plan.command, "data": plan.images.report.source, "data_sha256": plan.images.report.sha256,
             "images": len(plan.images), "steps": state.step, "preset": plan.preset, "weights": "ema",
             "recipe": plan.recipe.as_dict(),
-            **({"init": _ancestor(plan.init)} if plan.init is not None else {}),
+            **({"init": dict(plan.descent)} if plan.descent is not None else {}),
         },
     }  # fmt: skip
     with state.ema.applied(state.unwrapped):
         save_folder(plan.run, state.unwrapped.unet, state.schedule, prediction=plan.recipe.prediction, meta=meta)
-
-
-def _ancestor(init: Checkpoint) -> dict[str, Any]:
-    return {"source": init.source, "sha256": init.sha256, "provenance": init.meta.get("provenance")}
 
 
 @torch.no_grad()

@@ -6,16 +6,19 @@ numbers, never code.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pickle
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ddim.checkpoints.build import CHANGES
 from ddim.ema import Ema
 from ddim.engine import pick_device, pick_precision
 from ddim.nets import DiffusersNetwork, build
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from ddim.checkpoints import Checkpoint
 
 KEPT = 2  # checkpoints
+DEVICE = "ACCELERATE_TORCH_DEVICE"  # the one way accelerate is told a device by its number
+FREE = ("sample_size", "dropout", "num_class_embeds")  # what does not change the network, or shows in its weights
 _NAME = re.compile(r"step-(\d{8})\.pt")
 
 
@@ -69,16 +74,10 @@ def new_state(
     """A run before its first step: network, optimizer and average, prepared by accelerate for this machine.
 
     Raises:
-        ValueError: see `nets.build`; a batch that cannot be shared equally by all processes.
+        ValueError: see `nets.build`; a batch that cannot be shared equally by all processes; a device that
+            accelerate does not train on.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()  # precision is fixed per Python process otherwise; a library must not impose that
-    accelerator = Accelerator(
-        mixed_precision={"fp32": "no"}.get(recipe.precision, recipe.precision),
-        cpu=pick_device(device).type == "cpu",
-    )
+    accelerator = _accelerator(recipe.precision, device)
     shares = recipe.accumulation * accelerator.num_processes
     if recipe.batch_size % shares:
         raise ValueError(
@@ -94,11 +93,46 @@ def new_state(
     return TrainState(unwrapped, network, prepared, ema, recipe.noise_schedule(), accelerator)
 
 
+def _accelerator(precision: str, device: str) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    where = pick_device(device)
+    alone = not torch.distributed.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) == 1
+    # Precision and device are fixed per Python process otherwise; a library must not impose that.
+    AcceleratorState._reset_state(reset_partial_state=alone)
+    with _told(str(where)) if alone and device != "auto" else contextlib.nullcontext():
+        accelerator = Accelerator(
+            mixed_precision={"fp32": "no"}.get(precision, precision), cpu=where.type == "cpu"
+        )  # fmt: skip
+    found = accelerator.device
+    if found.type != where.type or (where.index is not None and where.index != (found.index or 0)):
+        raise ValueError(
+            f"--device {device} was asked for, but accelerate would train on {found}; "
+            f"give --device {found.type}, and choose the devices in the environment (CUDA_VISIBLE_DEVICES)"
+        )
+    return accelerator
+
+
+@contextlib.contextmanager
+def _told(device: str) -> Iterator[None]:
+    before = os.environ.get(DEVICE)
+    os.environ[DEVICE] = device
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[DEVICE]
+        else:
+            os.environ[DEVICE] = before
+
+
 def begin_from(init: Checkpoint, state: TrainState, recipe: Recipe) -> None:
     """Give a new run the weights of a trained model, and its average the same: fine-tuning.
 
     Raises:
-        ValueError: that model predicts something else, has another schedule, or another network; named.
+        ValueError: that model predicts something else, has another schedule, range or clock, or another
+            network; named.
     """
     if init.prediction != recipe.prediction:
         raise ValueError(
@@ -107,6 +141,11 @@ def begin_from(init: Checkpoint, state: TrainState, recipe: Recipe) -> None:
         )
     if init.schedule != state.schedule:
         raise ValueError(f"--init {init.source} was trained on another noise schedule; give its --schedule")
+    if init.data_range != (-1.0, 1.0) or init.time_scale != 1.0:
+        raise ValueError(
+            f"--init {init.source} was trained on images in {list(init.data_range)} and times scaled by "
+            f"{init.time_scale:g}, this run on [-1, 1] and 1; such a model cannot be trained on here"
+        )
     own = state.unwrapped.state_dict()
     found = init.network.state_dict()
     odd = sorted(k for k in {*own, *found} if k not in own or k not in found or own[k].shape != found[k].shape)
@@ -115,8 +154,25 @@ def begin_from(init: Checkpoint, state: TrainState, recipe: Recipe) -> None:
             f"--init {init.source} has another network than this run: {len(odd)} weights differ in name or shape, "
             f"first {odd[0]}; give the preset, size, channels and classes it was trained with"
         )
+    differs = _unlike(getattr(getattr(init.network, "unet", None), "config", {}), state.unwrapped.unet.config)
+    if differs:
+        raise ValueError(
+            f"--init {init.source} has another network than this run, with weights of the same shapes: {differs}; "
+            "give the preset it was trained with"
+        )
     state.unwrapped.load_state_dict(found)
     state.ema = Ema(state.unwrapped, recipe.ema)
+
+
+def _unlike(theirs: Mapping[str, Any], ours: Any) -> str | None:
+    """The first setting, in words, in which two networks compute differently though their weights may fit."""
+    for key in dict.fromkeys([*ours, *theirs]):
+        if key in FREE or (key.startswith("_") and key != CHANGES):
+            continue
+        a, b = (list(v) if isinstance(v, list | tuple) else v for v in (theirs.get(key), ours.get(key)))
+        if a != b:
+            return f"{key} is {a} there and {b} here"
+    return None
 
 
 def save_checkpoint(folder: Path, state: TrainState) -> Path:

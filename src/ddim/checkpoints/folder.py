@@ -41,8 +41,8 @@ def save_folder(
 ) -> None:
     """Write a model folder that `load_folder` and diffusers' DDIMPipeline read.
 
-    Everything is written beside `path` first and then moved in by renaming; in a folder that exists (a run)
-    only the model's own files are replaced.
+    Everything is written under a hidden name first and then moved in by renaming; in a folder that exists (a
+    run) only the model's own files are replaced.
 
     Args:
         path: the folder.
@@ -59,8 +59,11 @@ def save_folder(
     target = Path(path)
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file; a model is a folder")
+    target = target.resolve()  # a link's other end may be another file system, across which nothing is renamed
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    # In a folder that exists: it may be a mount point, or the only place its owner may write to.
+    place = target if target.exists() else target.parent
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=place))
     try:
         _write(temporary, unet, schedule, prediction, meta, dtype)
         _move(temporary, target)

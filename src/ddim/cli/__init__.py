@@ -53,6 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         if os.environ.get("DDIM_TRACEBACK"):
             raise
         _fail(str(mistake))
+    except MemoryError:
+        _fail("out of memory; ask for less at once (a smaller batch, fewer or smaller images)")
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)

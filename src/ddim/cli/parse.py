@@ -18,10 +18,23 @@ T = TypeVar("T")
 def parse(name: str, command: type[T], args: list[str]) -> T:
     """Build `command` from argv; options in the YAML of --config come first, so that argv wins.
 
+    A positional argument of the YAML is left out where argv has no room for it: argv brings its own.
+
     Raises:
         ValueError: anything argv or the YAML has wrong, in one line.
     """
-    args = _with_config(command, args)
+    positional, args = _with_config(command, args)
+    if not positional:
+        return _built(name, command, args)
+    try:
+        return _built(name, command, positional + args)
+    except ValueError:
+        with contextlib.suppress(ValueError):
+            return _built(name, command, args)
+        raise
+
+
+def _built(name: str, command: type[T], args: list[str]) -> T:
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -32,32 +45,44 @@ def parse(name: str, command: type[T], args: list[str]) -> T:
         raise ValueError(f"{_one_line(errors.getvalue())}; see ddim {name} --help") from None
 
 
-def _with_config(command: type[Any], args: list[str]) -> list[str]:
-    if "--config" not in args or "config" in {f.name for f in dataclasses.fields(command)}:
-        return args
+def _with_config(command: type[Any], args: list[str]) -> tuple[list[str], list[str]]:
+    """The YAML's positional arguments, and all the rest."""
+    if "config" in {f.name for f in dataclasses.fields(command)}:
+        return [], args
+    args = [w for a in args for w in (a.split("=", 1) if a.startswith("--config=") else [a])]
+    if "--config" not in args:
+        return [], args
     at = args.index("--config")
-    if at + 1 >= len(args):
+    if at + 1 >= len(args) or not args[at + 1]:
         raise ValueError("--config needs a YAML file")
     path, rest = Path(args[at + 1]), args[:at] + args[at + 2 :]
+    options = _options(path)
+    fields = {f.name: f for f in dataclasses.fields(command)}
+    front: list[str] = []
+    positional: dict[str, list[str]] = {}
+    for key, value in options.items():
+        field = str(key).replace("-", "_")
+        if field not in fields:
+            raise ValueError(f"{path} names {key!r}, which is no option; choose from {', '.join(sorted(fields))}")
+        kind, flag = str(fields[field].type), field.replace("_", "-")
+        words = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+        if kind == "bool" and isinstance(value, bool):  # a flag takes no word: --flip, --no-flip
+            front.append(f"--{flag}" if value else f"--no-{flag}")
+        elif "Positional" in kind:
+            positional[field] = words
+        else:
+            front += [f"--{flag}", *words]
+    return [word for field in fields for word in positional.get(field, ())], front + rest
+
+
+def _options(path: Path) -> dict[Any, Any]:
     try:
         options = yaml.safe_load(path.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable as YAML: {error}") from None
     if not isinstance(options, dict):
         raise ValueError(f"{path} must hold options, one 'name: value' a line")
-    fields = {f.name: f for f in dataclasses.fields(command)}
-    front: list[str] = []
-    for key, value in options.items():
-        field = str(key).replace("-", "_")
-        if field not in fields:
-            raise ValueError(f"{path} names {key!r}, which is no option; choose from {', '.join(sorted(fields))}")
-        kind, flag = str(fields[field].type), field.replace("_", "-")
-        if kind == "bool" and isinstance(value, bool):  # a flag takes no word: --flip, --no-flip
-            front.append(f"--{flag}" if value else f"--no-{flag}")
-            continue
-        words = [str(v) for v in value] if isinstance(value, list) else [str(value)]
-        front += words if "Positional" in kind else [f"--{flag}", *words]
-    return front + rest
+    return options
 
 
 def _one_line(box: str) -> str:

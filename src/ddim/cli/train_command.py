@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,10 @@ from ddim.data import Images, open_images
 from ddim.model import load
 from ddim.nets import PRESETS
 from ddim.recipe import Precision, Recipe
-from ddim.trainrun import Cadence, Plan, run, start
+from ddim.trainrun import Cadence, Plan, ancestor_of, refuse_existing, run, start
 from ddim.trainstate import resolve_precision
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Command:
     zero_terminal_snr: bool = False
     """Rescale the schedule so that x_T is pure noise; needs --prediction v or x0."""
     labels: Literal["auto", "use", "ignore"] = "auto"
-    """Whether to learn the classes; auto does if the data has at least two."""
+    """Whether to learn the classes; auto does if at least two have images; ignore passes any label column over."""
     label_dropout: float = 0.1
     """How often a class is hidden, so that guidance can be used later."""
     size: str | None = None
@@ -93,25 +95,31 @@ class Command:
     log_every: int = 50
     """Steps between lines of log.jsonl."""
     resume: bool = False
-    """Go on with the run in --out; every option that decides the weights must be as it was."""
+    """Go on with the run in --out; options that decide the weights must be as they were (--init may be left out)."""
 
     def run(self) -> None:
         cadence = self._cadence()
         recipe = self._recipe()
-        if not self.resume:
-            self._refuse_existing()
+        self._refuse_place()
+        # A run that has a checkpoint needs the model it began from no more: that may be gone, or trained on.
+        known = ancestor_of(self.out) if self.resume else None
+        init = None if known is not None or self.init is None else load(self.init).checkpoint
         images = self._images()
         plan = Plan(
             self.out, images, self._preset(images), recipe, self._labelled(images),
-            self._words(), self.device, None if self.init is None else load(self.init).checkpoint,
+            self._words(known), self.device, init, known,
         )  # fmt: skip
+        with _memory(recipe, self.resume):
+            self._train(plan, cadence)
+
+    def _train(self, plan: Plan, cadence: Cadence) -> None:
         state = start(plan, self.max_steps, resume=self.resume)
         main = state.accelerator.is_main_process
         if main:
             parameters = sum(p.numel() for p in state.unwrapped.parameters())
-            classes = f", {len(images.class_names or ())} classes" if plan.labelled else ""
+            classes = f", {len(plan.images.class_names or ())} classes" if plan.labelled else ""
             print(
-                f"preset {plan.preset}: {parameters / 1e6:.2f}M parameters{classes}, {recipe.precision}",
+                f"preset {plan.preset}: {parameters / 1e6:.2f}M parameters{classes}, {plan.recipe.precision}",
                 file=sys.stderr,
             )
         bar = tqdm(
@@ -151,19 +159,28 @@ class Command:
         given: dict[str, Any] = {n: getattr(self, n) for n in names if n != "precision"}
         return Recipe(**given, precision=resolve_precision(self.precision, self.device))
 
-    def _words(self) -> str:
+    def _words(self, ancestor: Mapping[str, Any] | None) -> str:
         """The command that makes this run: what was given, without what does not matter to the result."""
         words = ["ddim", "train", self.data, "--out", str(self.out)]
         for f in dataclasses.fields(self)[2:]:
             value = getattr(self, f.name)
+            if f.name == "init" and value is None and ancestor is not None:
+                value = ancestor["source"]
             if value != f.default and f.name != "resume":
                 flag = "--" + f.name.replace("_", "-")
                 words += [flag] if value is True else [flag, str(value)]
         return shlex.join(words)
 
-    def _refuse_existing(self) -> None:
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise ValueError(f"{self.out} exists; give --resume to go on with a run, or a new folder for --out")
+    def _refuse_place(self) -> None:
+        data = Path(self.data)
+        if data.is_dir() and self.out.resolve().is_relative_to(data.resolve()):
+            raise ValueError(
+                f"--out {self.out} lies inside the images' folder {data}, so that its previews would become data; "
+                "choose one outside"
+            )
+        if self.resume:
+            return
+        refuse_existing(self.out)
         above = next(p for p in (self.out, *self.out.absolute().parents) if p.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):
             raise ValueError(
@@ -181,7 +198,7 @@ class Command:
         try:
             images = open_images(
                 self.data, size=_size(self.size), fit=self.fit, channels=self.channels,
-                skip_unreadable=self.skip_unreadable, progress=progress,
+                skip_unreadable=self.skip_unreadable, labels=self.labels != "ignore", progress=progress,
             )  # fmt: skip
         finally:
             if bar is not None:
@@ -191,10 +208,10 @@ class Command:
         return images
 
     def _labelled(self, images: Images) -> bool:
-        classes = len(images.class_names or ())
+        classes = images.report.classes or {}
         if self.labels == "use" and not classes:
             raise ValueError(f"--labels use: {self.data} has no classes; use a folder per class or a label column")
-        return classes >= 2 if self.labels == "auto" else self.labels == "use"
+        return sum(n > 0 for n in classes.values()) >= 2 if self.labels == "auto" else self.labels == "use"
 
     def _preset(self, images: Images) -> str:
         if self.preset is not None:
@@ -220,6 +237,21 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if min(size) < 1:
         raise ValueError(f"--size must be at least 1x1, got {text!r}")
     return size
+
+
+@contextmanager
+def _memory(recipe: Recipe, resume: bool) -> Iterator[None]:
+    """Out of memory, in whoever's words, as a mistake with its remedy."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError; its CPU side has no name
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        kept = "; a run that has checkpoints keeps its options: that is a new --out" if resume else ""
+        raise ValueError(
+            f"out of memory with --batch-size {recipe.batch_size} in {recipe.accumulation} part(s); "
+            f"split it with a larger --accumulation (the same result), or give a smaller --batch-size{kept}"
+        ) from None
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Decode once: every image of a source, checked and fitted, as one memory-mapped uint8 array on disk.
 
 The cache folder's name is a hash of the source's fingerprint and the settings, so a changed file or option
-makes a new one. It is built under a temporary name and renamed: a folder that is there is whole.
+makes a new one. It is built under a temporary name and renamed: a folder that is there is whole. What a killed
+build left under such a name is removed by the next one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -21,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ddim.data.room import building_place, new_array
 from ddim.data.sources import Source, open_source
 from ddim.images import Fit, Pixels, as_pixels, fitted, open_image
 
-FORMAT = 1  # raise when what is stored changes
+FORMAT = 2  # raise when what is stored changes
 PIXELS, LABELS, REPORT = "pixels.npy", "labels.npy", "report.json"
 
 
@@ -93,6 +94,7 @@ def open_images(
     fit: Fit = "crop",
     channels: int | None = None,
     skip_unreadable: bool = False,
+    labels: bool = True,
     cache: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Images:
@@ -104,19 +106,21 @@ def open_images(
         fit: how other proportions are brought to size, "crop" or "pad".
         channels: 1 or 3; None: 1 if every image is grey, else 3.
         skip_unreadable: leave out files that cannot be read, instead of refusing.
+        labels: whether they are wanted; see `open_source`.
         cache: where decoded sets are kept; default `cache_root()`.
         progress: called with (done, total) while decoding.
 
     Raises:
-        ValueError: no images, unreadable ones (by name), sizes that differ without `size`. OSError: cache not writable.
+        ValueError: no images, unreadable ones (by name), sizes that differ without `size`. OSError: cache not
+            writable, or the disk full.
     """
-    source = open_source(data)
+    source = open_source(data, labels=labels)
     settings = [FORMAT, source.fingerprint, size, fit, channels, skip_unreadable]
     key = hashlib.blake2b(json.dumps(settings).encode(), digest_size=12).hexdigest()
     folder = (cache or cache_root()) / key
     if not (folder / REPORT).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
+        building = building_place(folder.parent, key)
         try:
             _build(source, building, size, fit, channels, skip_unreadable, progress)
             try:
@@ -158,9 +162,7 @@ def _build(
         sizes[f"{image.width}x{image.height}"] += 1
         size = size or (image.height, image.width)
         if pixels is None:
-            pixels = np.lib.format.open_memmap(
-                folder / "all.npy", mode="w+", dtype=np.uint8, shape=(source.count, *size, channels or 3)
-            )
+            pixels = new_array(folder / "all.npy", (source.count, *size, channels or 3))
         if len(sizes) > 1 and not given:
             continue  # refused below; go on to tell all sizes
         grey &= image.mode == "L"
@@ -184,13 +186,13 @@ def _build(
 def _finish(folder: Path, pixels: Pixels, report: Report, channels: int, labels: list[int]) -> None:
     """Keep the rows and channels in use, and hash them."""
     shape = (report.count, *pixels.shape[1:3], channels)
-    final = np.lib.format.open_memmap(folder / PIXELS, mode="w+", dtype=np.uint8, shape=shape)
+    final = new_array(folder / PIXELS, shape)
     digest = hashlib.sha256(json.dumps([shape, labels if report.classes is not None else None]).encode())
     for i in range(0, report.count, 1024):
         block = np.ascontiguousarray(pixels[i : min(i + 1024, report.count), ..., :channels])
         final[i : i + len(block)] = block
         digest.update(block.tobytes())
-    final.flush()
+    final.flush()  # type: ignore[attr-defined]  # a memmap, typed as the array it is used as
     (folder / "all.npy").unlink()
     report.sha256 = digest.hexdigest()
     (folder / REPORT).write_text(json.dumps(asdict(report)))
@@ -204,11 +206,9 @@ def _decoded(name: str, raw: Path | bytes | Image.Image | None) -> tuple[str, Im
         return raw.mode, raw
     mode: list[str] = []
     try:
-        image = open_image(raw, mode.append)
+        image = open_image(raw, mode.append, name if isinstance(raw, bytes) else None)
     except OSError as error:
         raise ValueError(f"{name}: {error}") from None
-    except ValueError as error:
-        raise ValueError(str(error).replace("the image", name, 1)) from None
     return mode[0], image
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ddim.data.columns import check_images, check_labels, class_names, first_line, numbered
 from ddim.images import SUFFIXES
 
 Raw = tuple[str, Path | bytes | Image.Image | None, int | None]
@@ -35,40 +36,43 @@ class Source:
     read: Callable[[], Iterator[Raw]]
 
 
-def open_source(data: str | Path) -> Source:
+def open_source(data: str | Path, *, labels: bool = True) -> Source:
     """Find out what DATA is and list its images without decoding any.
 
     Args:
         data: a folder of images, a folder of one folder per class, a Parquet file or folder of them, "digits",
             or a hub id "owner/name" (its "train" split).
+        labels: whether they are wanted; if not, a label column that is none is passed over, not refused.
 
     Raises:
         ValueError: nothing there, nothing in it, or not readable; names the path and the remedy.
     """
     path = Path(data)
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, labels)
     if path.is_file():
         if path.suffix.lower() != ".parquet":
             raise ValueError(
                 f"{path} is a single file; DATA is a folder of images, a .parquet file, 'digits' or a hub id"
             )
-        return _parquet(path, [path])
+        return _parquet(path, [path], labels)
     if str(data) == "digits":
         return _digits()
     if str(data).count("/") == 1 and not str(data).startswith((".", "/", "~")):
-        return _hub(str(data))
+        return _hub(str(data), labels)
     raise ValueError(
         f"there is no folder or file {path}; DATA is a folder of images, a .parquet file, 'digits' or a hub id"
     )
 
 
-def _folder(root: Path) -> Source:
+def _folder(root: Path, wanted: bool) -> Source:
     tables = sorted(p for p in root.iterdir() if p.suffix.lower() == ".parquet")
     if tables:
-        return _parquet(root, tables)
-    flat = _image_files(root.iterdir())
-    classes = {d.name: _image_files(d.rglob("*")) for d in sorted(root.iterdir()) if d.is_dir() and d.name[0] != "."}
+        return _parquet(root, tables, wanted)
+    flat = _image_files(root, root.iterdir())
+    classes = {
+        d.name: _image_files(root, d.rglob("*")) for d in sorted(root.iterdir()) if d.is_dir() and d.name[0] != "."
+    }
     classes = {name: files for name, files in classes.items() if files}
     if flat and classes:
         raise ValueError(
@@ -88,65 +92,57 @@ def _folder(root: Path) -> Source:
     return Source(str(root), len(files), names, _digest("folder", str(root.resolve()), stats), read)
 
 
-def _image_files(paths: Any) -> list[Path]:
-    return sorted(p for p in paths if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file())
+def _image_files(root: Path, paths: Iterable[Path]) -> list[Path]:
+    """Those that are images, and neither hidden nor below a hidden folder (thumbnails, versions)."""
+    images = (p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(p for p in images if not any(part[0] == "." for part in p.relative_to(root).parts))
 
 
-def _parquet(root: Path, files: Sequence[Path]) -> Source:
+def _parquet(root: Path, files: Sequence[Path], wanted: bool) -> Source:
     import pyarrow
     import pyarrow.parquet as pq
 
     try:
         tables = [pq.ParquetFile(f) for f in files]
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{root} cannot be read as Parquet: {_first_line(error)}") from None
+        raise ValueError(f"{root} cannot be read as Parquet: {first_line(error)}") from None
     columns = tables[0].schema_arrow.names
     image = next((c for c in IMAGE_COLUMNS if c in columns), None)
     label = next((c for c in LABEL_COLUMNS if c in columns), None)
     if image is None:
         raise ValueError(f"{root} has no column 'image' with bytes; its columns are {', '.join(columns)}")
+    for file, table in zip(files, tables, strict=True):
+        check_images(file, image, table.schema_arrow)
     count = sum(t.metadata.num_rows for t in tables)
     if not count:
         raise ValueError(f"{root} has no rows")
-    names = _class_names(tables, label, root) if label else None
+    names = _unless(wanted, lambda: class_names(files, tables, label)) if label else None
+    column = label if names else None
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
 
     def read() -> Iterator[Raw]:
         row = 0
         try:
             for table in tables:
-                for batch in table.iter_batches(256, columns=[image] + ([label] if label else [])):
-                    labels = batch.column(label).to_pylist() if label else [None] * len(batch)
+                for batch in table.iter_batches(256, columns=[image] + ([column] if column else [])):
+                    labels = batch.column(column).to_pylist() if column else [None] * len(batch)
                     for cell, k in zip(batch.column(image).to_pylist(), labels, strict=True):
                         yield f"row {row}", cell["bytes"] if isinstance(cell, dict) else cell, k
                         row += 1
         except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{root} is damaged after row {row} of {count}: {_first_line(error)}") from None
+            raise ValueError(f"{root} is damaged after row {row} of {count}: {first_line(error)}") from None
 
     return Source(str(root), count, names, _digest("parquet", str(root.resolve()), stats), read)
 
 
-def _class_names(tables: Sequence[Any], label: str, root: Path) -> tuple[str, ...] | None:
-    """The names the file's `datasets` metadata gives, else "0".."K-1" for the labels found."""
-    import pyarrow
-
-    stored = (tables[0].schema_arrow.metadata or {}).get(b"huggingface")
-    if stored:
-        names = json.loads(stored).get("info", {}).get("features", {}).get(label, {}).get("names")
-        if names:
-            return tuple(str(n) for n in names)
+def _unless(wanted: bool, names: Callable[[], tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The names of the classes; where they are not wanted, no labels in place of labels that are refused."""
     try:
-        found = {k for t in tables for k in t.read(columns=[label]).column(label).unique().to_pylist()}
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{root} cannot be read as Parquet: {_first_line(error)}") from None
-    return _numbered(found, str(root))
-
-
-def _numbered(found: Collection[Any], name: str) -> tuple[str, ...]:
-    odd = [k for k in found if not (isinstance(k, int) and k >= 0)]
-    if odd:
-        raise ValueError(f"the labels of {name} must be class numbers 0, 1, ..., but one is {odd[0]!r}")
-    return tuple(str(k) for k in range(max(found) + 1))
+        return names()
+    except ValueError:
+        if wanted:
+            raise
+        return None
 
 
 def _digits() -> Source:
@@ -164,37 +160,40 @@ def _digits() -> Source:
     return Source("digits", 1797, tuple("0123456789"), _digest("digits", "", []), read)
 
 
-def _hub(name: str) -> Source:
+def _hub(name: str, wanted: bool) -> Source:
     import datasets
+    import pyarrow
 
     try:
         table = datasets.load_dataset(name, split="train")
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"there is no folder {name}, and as a hub id it cannot be loaded (network? name?): {_first_line(error)}"
+            f"there is no folder {name}, and as a hub id it cannot be loaded (network? name?): {first_line(error)}"
         ) from None
     image = next((c for c in IMAGE_COLUMNS if c in table.column_names), None)
     label = next((c for c in LABEL_COLUMNS if c in table.column_names), None)
     if image is None:
         raise ValueError(f"{name} has no column 'image'; its columns are {', '.join(table.column_names)}")
-    names = (
-        tuple(getattr(table.features[label], "names", ()) or ()) or _numbered(table.unique(label), name)
-        if label
-        else None
-    )
-    raw = table.cast_column(image, datasets.Image(decode=False))
+
+    def found_names() -> tuple[str, ...]:
+        check_labels(name, str(label), table.features.arrow_schema)
+        return numbered(table.unique(label), name, tuple(getattr(table.features[label], "names", ()) or ()))
+
+    names = _unless(wanted, found_names) if label else None
+    try:
+        raw = table.select_columns([image] + ([label] if names else []))
+        raw = raw.cast_column(image, datasets.Image(decode=False))
+    except (pyarrow.ArrowException, ValueError, TypeError) as error:
+        raise ValueError(f"column {image!r} of {name} holds no images: {first_line(error)}") from None
 
     def read() -> Iterator[Raw]:
         for i, row in enumerate(raw):
-            cell = row[image]
-            yield f"row {i}", cell["bytes"] or Path(cell["path"]), row[label] if names else None
+            cell = row[image] or {}
+            file = cell.get("bytes") or (Path(cell["path"]) if cell.get("path") else None)
+            yield f"row {i}", file, row[label] if names else None
 
     return Source(name, len(table), names, _digest("hub", name, [str(table._fingerprint)]), read)
 
 
 def _digest(kind: str, where: str, parts: list[Any]) -> str:
     return hashlib.blake2b(json.dumps([kind, where, parts]).encode(), digest_size=16).hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
