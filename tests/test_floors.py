@@ -27,7 +27,7 @@ ROOMS = {
     "roots": "invert", "implicit": "invert", "coupled": "invert", "latents": "invert", "latent_law": "invert",
     "measured": "evaluate", "scoring": "evaluate", "report": "evaluate", "timesearch": "tune",
     "capacity": "engine", "exported": "engine", "asked": "model",
-    "recipe": "train", "trainstate": "train", "trainrun": "train",
+    "recipe": "train", "trainstate": "train", "trainrun": "train", "trainlog": "train",
 }  # fmt: skip
 
 

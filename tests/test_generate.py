@@ -99,6 +99,15 @@ def test_a_finished_job_is_left_alone(tmp_path):
     assert files(tmp_path) == before
 
 
+def test_a_second_run_does_not_vouch_for_what_was_changed_since(tmp_path):
+    run(tmp_path)
+    path = tmp_path / file_name(SEEDS[2])
+    path.write_bytes(path.read_bytes() + b"tampered with")
+    run(tmp_path)  # nothing is missing: the manifest of what was made stays as it is
+    with pytest.raises(ValueError, match=f"1 of 7 images in .* have changed, first {path.name}"):
+        verify(tmp_path)
+
+
 def test_another_recipe_or_a_foreign_folder_is_refused(tmp_path):
     run(tmp_path / "job")
     with pytest.raises(ValueError, match=r"eta is 0.0, yours 0.5"):

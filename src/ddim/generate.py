@@ -110,7 +110,7 @@ def generate(
             save_png(out / file_name(seed), pixels, {"ddim": json.dumps({**recipe, **own})})
         done += len(batch)
         yield done
-    if complete(seeds, out):
+    if complete(seeds, out) and not (out / MANIFEST).exists():  # one that is there vouches for what was made
         _finish(seeds, out)
 
 

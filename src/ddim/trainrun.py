@@ -7,13 +7,11 @@ the recipe), previews/, log.jsonl and tensorboard/.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ddim.checkpoints import Checkpoint, save_folder
@@ -25,10 +23,11 @@ from ddim.recipe import Recipe, difference, read_recipe
 from ddim.sample import sample
 from ddim.tau import tau
 from ddim.train import DivergedError, Progress, fit
+from ddim.trainlog import BOARD, LOG, Log, write_whole
 from ddim.trainstate import TrainState, begin_from, checkpoints, load_checkpoint, new_state, save_checkpoint
 
-STATE, RECIPE, LOG = "state", "recipe.json", "log.jsonl"
-BARE = (STATE, LOG, "previews", "tensorboard")  # all there is in a run before its first checkpoint
+STATE, RECIPE = "state", "recipe.json"
+BARE = (STATE, LOG, "previews", BOARD)  # all there is in a run before its first checkpoint
 PREVIEW_STEPS = 20
 
 
@@ -96,7 +95,7 @@ def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState:
         raise ValueError(f"{plan.run} is at step {state.step} already, beyond --max-steps {max_steps}; raise it")
     if state.accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / RECIPE, json.dumps(plan.stored(), indent=1))
+        write_whole(folder / RECIPE, json.dumps(plan.stored(), indent=1))
     state.accelerator.wait_for_everyone()
     return state
 
@@ -152,7 +151,7 @@ def run(
         plan.images, plan.recipe.batch_size, plan.recipe.seed, flip=plan.recipe.flip, labelled=plan.labelled
     )
     main = state.accelerator.is_main_process
-    log = _Log(plan.run, state.step) if main else None
+    log = Log(plan.run, state.step) if main else None
     begun = state.step
     try:
         for p in fit(state, batches, plan.recipe, max_steps=cadence.max_steps):
@@ -219,7 +218,7 @@ def export(plan: Plan, state: TrainState) -> None:
 
 
 @torch.no_grad()
-def preview(plan: Plan, state: TrainState, log: _Log | None = None, rows: int = 4) -> Path:
+def preview(plan: Plan, state: TrainState, log: Log | None = None, rows: int = 4) -> Path:
     """previews/step-N.png: the same seeds every time, 20 DDIM steps from the averaged weights, x0 clipped."""
     columns = len(plan.images.class_names or ()) if plan.labelled else 8
     columns = max(2, min(columns, 16))
@@ -245,49 +244,3 @@ def preview(plan: Plan, state: TrainState, log: _Log | None = None, rows: int = 
     if log is not None:
         log.picture(picture, state.step)
     return path
-
-
-class _Log:
-    """log.jsonl and TensorBoard. After a crash, lines beyond the checkpoint that is resumed are dropped."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        path = folder / LOG
-        kept = [line for line in _lines(path) if line["step"] <= step]
-        _write(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.file = path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
-
-    def write(self, p: Progress) -> None:
-        numbers = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in p._asdict().items()}
-        self.file.write(json.dumps({**numbers, "step": p.step}) + "\n")
-        self.file.flush()
-        for name, value in p._asdict().items():
-            if name != "step":
-                self.board.add_scalar(f"train/{name}", value, p.step)  # type: ignore[no-untyped-call]
-
-    def picture(self, image: Any, step: int) -> None:
-        pixels = np.asarray(image.convert("RGB"))
-        self.board.add_image("previews", pixels, step, dataformats="HWC")  # type: ignore[no-untyped-call]
-
-    def close(self) -> None:
-        self.file.close()
-        self.board.close()  # type: ignore[no-untyped-call]
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; a last line cut by a crash is left out."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text)
-    partial.replace(path)
