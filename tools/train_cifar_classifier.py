@@ -107,7 +107,8 @@ def main() -> None:
         print(f"epoch {epoch + 1}: loss {loss.item():.4f}, test accuracy {accuracy(network, x_test, label_test):.4f}, "
               f"{time.perf_counter() - begun:.0f} s", flush=True)  # fmt: skip
     batch = {0: torch.export.Dim.DYNAMIC}
-    program = torch.export.export(network, (x_test[:4],), dynamic_shapes=(batch,))
+    # a clone: the file keeps the example, and of a view all that it looks into
+    program = torch.export.export(network, (x_test[:4].clone(),), dynamic_shapes=(batch,))
     part = args.out.with_name(f".{args.out.name}.part.pt2")
     torch.export.save(program, part)
     part.replace(args.out)
