@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import ddim
 from ddim.checkpoints import load_folder
 from ddim.cli import main
 from ddim.cli.import_command import merged
@@ -43,6 +44,12 @@ def test_import_with_the_peers_own_yaml(tmp_path: Path, capsys: pytest.CaptureFi
     assert load_folder(tmp_path / "e").shape == (3, 16, 16)
 
 
+def test_a_small_number_from_the_command_line(tmp_path: Path) -> None:
+    """YAML 1.1 reads 1e-4 as text."""
+    assert run("import", GOLDEN / "diffusers/mnist-like/pipeline", tmp_path / "e", "--set", "beta_start=1e-5") == 0
+    assert load_folder(tmp_path / "e").schedule == ddim.Schedule.linear(1000, beta_start=1e-5, beta_end=0.02)
+
+
 def test_import_checks_itself_against_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
     (tmp_path / "data").mkdir()
@@ -63,6 +70,9 @@ def test_import_checks_itself_against_data(tmp_path: Path, capsys: pytest.Captur
         (("import", ADM, "{}/x"), "image size"),
         (("import", ADM, "{}"), "exists"),
         (("import", ADM, "{}/x", "--set", "image_size"), "NAME=VALUE"),
+        (("import", ADM, "{}/x", "--set", "image_size=[16"), "--set image_size=[16"),
+        (("import", str(ERMON / "ckpt.pth"), "{}/x", "--set", "data.rescale=false"), "data.rescaled"),
+        (("import", str(ERMON / "ckpt.pth"), "{}/x", "--set", "data=5"), "data is a section"),
         (("import", ADM, "{}/x", "--family", "theirs"), "theirs"),
         (("import", "{}/nothing.pt", "{}/x"), "nothing.pt"),
         (("import", __file__, "{}/x"), "text file"),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import ddim
 from ddim.checkpoints import Checkpoint, open_checkpoint, save_checkpoint
 from ddim.checkpoints.probe import Report, probe
+from ddim.exported import Exported
 from ddim.nets import DiffusersNetwork, torch_randomness
 from ddim.noise import generator, noise, uniform
 from ddim.objective import diffuse
@@ -142,6 +143,50 @@ def test_a_table_of_times_is_probed_as_the_sinusoid_it_holds(true: Checkpoint, t
     report = probe(k, IMAGES)
     assert report.said.option("time scale") == "10" and report.best.option("time scale") == "1"
     assert k.network.unet.time_proj.weight.shape == (T, 16)  # and leaves the network as it was
+
+
+class Typed(Exported):
+    """An exported network as its runtime has it: times of one number type, whatever their values."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__("fp32")
+        self.run, self.dtype = network, dtype
+        self.fed: set[float] = set()
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        assert t.dtype == self.dtype and t.shape == (len(x),)
+        self.fed |= set(t.tolist())
+        return self.run(x, t * 10 if self.dtype == torch.float32 else t)
+
+
+@pytest.mark.parametrize(("scale", "dtype"), [(1.0, torch.int64), (0.1, torch.float32)])
+def test_an_exported_network_is_fed_only_times_it_takes(true: Checkpoint, scale: float, dtype: torch.dtype) -> None:
+    network = Typed(true.network, dtype)
+    report = probe(dataclasses.replace(true, network=network, time_scale=scale), IMAGES)
+    assert report.fits
+    assert network.fed <= set((torch.arange(T).to(dtype) * scale).to(dtype).tolist())
+    for axis in ("time scale", "time offset"):
+        (row,) = [r for r in report.rows if r.axis == axis]
+        assert row.said and row.best and "untried" in row.option and "exported" in row.option
+    assert not any("untried" in r.option for r in report.rows if not r.axis.startswith("time"))
+    wrong = probe(dataclasses.replace(true, network=network, time_scale=scale, prediction="v"), IMAGES)
+    assert wrong_about(wrong) == {"prediction"}  # everything else is tried as ever
+
+
+def test_a_real_onnx_folder_from_the_command_line(true: Checkpoint, tmp_path, capsys) -> None:
+    from PIL import Image
+
+    from ddim.cli import main
+    from ddim.onnx_export import export_onnx
+
+    export_onnx(tmp_path / "o", true)
+    (tmp_path / "data").mkdir()
+    for i, image in enumerate(IMAGES[:6]):
+        Image.fromarray(((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(tmp_path / f"data/{i}.png")
+    with pytest.raises(SystemExit) as stop:
+        main(["info", str(tmp_path / "o"), "--check", "--data", str(tmp_path / "data")])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0 and "others untried" in out and "the file's own reading fits best" in out
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -10,10 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from ddim.checkpoints import lucidrains_net
+from ddim.checkpoints.settings import SHOWN, is_number, is_whole, known_only, whole
 
-MAX_LEVELS, MAX_LAYERS = 16, 64
+MAX_LEVELS, MAX_LAYERS, MAX_WIDTH = 16, 64, 65536
 CHANGES = "_ddim"  # key of config.json for `_change`; begins with "_" as diffusers' own remarks do
-SHOWN = 6  # names in one error line
+FAULTS = (  # whatever diffusers and torch make of settings that describe no network
+    TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, LookupError, NameError, AssertionError,
+)  # fmt: skip
+CHECKED_ELSEWHERE = ("sample_size", "class_embed_type")
+REALS = ("mid_block_scale_factor", "freq_shift")  # real numbers whose default is written as a whole one
+NULLABLE = ("attention_head_dim", "mid_block_type", "downsample_type", "upsample_type")  # null says something there
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # before diffusers 0.17
 
 
@@ -40,36 +47,60 @@ def empty_unet(config: Mapping[str, Any], where: str) -> nn.Module:
     if config.get("_class_name") == lucidrains_net.CLASS:
         return _lucidrains(config, where)
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if not k.startswith("_")}
-    known = set(inspect.signature(UNet2DModel.__init__).parameters) - {"self"}
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        raise ValueError(f"{where}: the network's config has settings of unknown meaning: {', '.join(unknown)}")
+    defaults = {n: p.default for n, p in inspect.signature(UNet2DModel.__init__).parameters.items() if n != "self"}
+    known_only(settings, defaults, where, "setting in the network's config")
+    _typed(settings, defaults, where)
     if settings.get("class_embed_type") is not None:
         raise ValueError(f"{where}: class_embed_type = {settings['class_embed_type']!r} is not supported; labels are")
-    if len(settings.get("block_out_channels", ())) > MAX_LEVELS:
-        raise ValueError(f"{where}: {len(settings['block_out_channels'])} levels; at most {MAX_LEVELS} make sense")
-    layers = settings.get("layers_per_block", 2)
-    if not isinstance(layers, int) or not 1 <= layers <= MAX_LAYERS:
-        raise ValueError(f"{where}: layers_per_block = {layers!r} is not a whole number from 1 to {MAX_LAYERS}")
+    widths = settings.get("block_out_channels") or ()
+    if len(widths) > MAX_LEVELS:
+        raise ValueError(f"{where}: {len(widths)} levels; at most {MAX_LEVELS} make sense")
+    whole(settings, "layers_per_block", 2, MAX_LAYERS, where=where)
     try:
         with torch.device("meta"):
             network = cast(nn.Module, UNet2DModel(**settings))  # type: ignore[no-untyped-call]  # diffusers has no types
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError, RuntimeError, NotImplementedError) as error:
+    except FAULTS as error:
         raise ValueError(f"{where}: diffusers cannot build this network: {_line(error)}") from None
-    changes = dict(config.get(CHANGES) or {})
+    changes = config.get(CHANGES)
+    if changes is not None and not isinstance(changes, Mapping):
+        raise ValueError(f"{where}: {CHANGES} must hold settings, got {reprlib.repr(changes)}")
     if changes:
         _change(network, changes, where)
     return network
 
 
+def _typed(settings: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> None:
+    """diffusers checks no types, and some wrong ones show only when the network is run: each must be its default's."""
+    for name, value in settings.items():
+        default = defaults[name]
+        if name in CHECKED_ELSEWHERE:
+            continue
+        if isinstance(default, bool):
+            right, kind = isinstance(value, bool), "true or false"
+        elif isinstance(default, float) or name in REALS:
+            right, kind = is_number(value), "a number"
+        elif isinstance(default, int) or default is None:
+            right, kind = is_whole(value, 0), "a whole number"
+        else:
+            right, kind = isinstance(value, type(default)), "a list" if isinstance(default, tuple) else "a word"
+        optional = default is None or name in NULLABLE
+        if not right and not (value is None and optional):
+            raise ValueError(f"{where}: {name} must be {kind}, got {reprlib.repr(value)}")
+
+
 def _lucidrains(config: Mapping[str, Any], where: str) -> nn.Module:
     settings: dict[str, Any] = {k: v for k, v in config.items() if not k.startswith("_")}
-    if len(settings.get("dim_mults", ())) > MAX_LEVELS:
-        raise ValueError(f"{where}: {len(settings['dim_mults'])} levels; at most {MAX_LEVELS} make sense")
+    mults, full = (settings.get(name, ()) for name in ("dim_mults", "full_attn"))
+    if not isinstance(mults, (list, tuple)) or not all(is_whole(m, 1) for m in mults) or len(mults) > MAX_LEVELS:
+        raise ValueError(f"{where}: dim_mults must be up to {MAX_LEVELS} whole numbers, got {reprlib.repr(mults)}")
+    if not isinstance(full, (list, tuple)) or not all(isinstance(f, bool) for f in full):
+        raise ValueError(f"{where}: full_attn must be a list of true and false, got {reprlib.repr(full)}")
+    for name, least in (("dim", 4), ("init_dim", 1), ("heads", 1), ("dim_head", 1), ("mem", 0)):  # 4: its sinusoid
+        whole(settings, name, least, MAX_WIDTH, least=least, where=where)
     try:
         with torch.device("meta"):
             return lucidrains_net.LucidrainsUnet(**settings)
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    except FAULTS as error:
         raise ValueError(f"{where}: the network's config cannot be built: {_line(error)}") from None
 
 
@@ -77,16 +108,17 @@ def _change(network: Any, changes: Mapping[str, Any], where: str) -> None:
     """What no UNet2DModel configuration can say: one head count at unequal widths, a wider time sinusoid."""
     from diffusers.models.attention_processor import Attention
 
-    unknown = sorted(set(changes) - {"attention_heads", "time_channels"})
-    if unknown:
-        raise ValueError(f"{where}: {CHANGES} names {', '.join(unknown)}, which this version does not know")
-    heads = changes.get("attention_heads")
+    names = ("attention_heads", "time_channels")
+    known_only(changes, names, where, f"setting in {CHANGES}")
+    heads, width = (
+        None if changes.get(name) is None else whole(changes, name, 1, MAX_WIDTH, where=f"{where}: {CHANGES}")
+        for name in names
+    )
     for module in network.modules():
         if isinstance(module, Attention) and heads is not None:
             if module.inner_dim % heads:
                 raise ValueError(f"{where}: {module.inner_dim} channels cannot be shared by {heads} attention heads")
             module.heads, module.scale = heads, (module.inner_dim // heads) ** -0.5
-    width = changes.get("time_channels")
     if width is not None:
         network.time_proj.num_channels = width
         old = network.time_embedding.linear_1

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ddim.checkpoints.parts import Parts
-from ddim.checkpoints.settings import agree, flag, whole
+from ddim.checkpoints.settings import MAX_SIDE, agree, choice, flag, fraction, known_only, number, section, whole
 from ddim.checkpoints.translate import Translation, sized, state_dict
 from ddim.schedule import Schedule
 
@@ -22,7 +22,19 @@ ENDS = (
     ("conv_in", "conv_in"), ("time_embedding.linear_1", "temb.dense.0"), ("time_embedding.linear_2", "temb.dense.1"),
     ("conv_norm_out", "norm_out"), ("conv_out", "conv_out"),
 )  # fmt: skip
-SECTIONS = ("data", "model", "diffusion", "training", "sampling", "optim")
+KNOWN = {  # what its YAML files (and those of the programs grown from it) have; what is not read here changes no image
+    "data": (
+        "dataset", "category", "image_size", "channels", "logit_transform", "uniform_dequantization",
+        "gaussian_dequantization", "random_flip", "rescaled", "num_workers", "out_of_dist",
+    ),
+    "model": (
+        "type", "in_channels", "out_ch", "ch", "ch_mult", "num_res_blocks", "attn_resolutions", "dropout", "var_type",
+        "ema_rate", "ema", "resamp_with_conv",
+    ),
+    "diffusion": ("beta_schedule", "beta_start", "beta_end", "num_diffusion_timesteps"),
+}  # fmt: skip
+SECTIONS = (*KNOWN, "training", "sampling", "optim")  # how it was trained and how it sampled: passed over whole
+SCHEDULES = ("linear", "quad", "const", "jsd", "sigmoid")
 
 
 def is_this(value: Any) -> bool:
@@ -45,23 +57,24 @@ def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
     Raises:
         ValueError: a layout or a setting that is not this program's; names it.
     """
-    unknown = sorted(set(settings) - set(SECTIONS))
-    if unknown:
-        raise ValueError(f"{where}: {', '.join(unknown)} is no section of this program's YAML ({', '.join(SECTIONS)})")
+    known_only(settings, SECTIONS, where, "section of its YAML")
+    given: dict[str, Any] = {}
+    for name, known in KNOWN.items():
+        given |= section(name, settings.get(name, {}), known, where)
     notes: list[str] = []
-    state = _weights(value, where, settings.get("model", {}), notes)
-    config = _network(state, settings, where)
-    data = settings.get("data", {})
-    if flag(data, "logit_transform", False):
+    state = _weights(value, where, given, notes)
+    config = _network(state, given, where)
+    if flag(given, "data.logit_transform", False, where=where):
         raise ValueError(f"{where} was trained on logits of pixels (logit_transform), which is not supported")
-    size = data.get("image_size")
-    if size is None:
+    if given.get("data.image_size") is None:
         size = _size(config)
         notes.append(f"image size is not in the file: assumed {size} x {size}")
-    low = -1.0 if flag(data, "rescaled", True) else 0.0
-    schedule = _schedule(settings.get("diffusion", {}), notes)
+    else:
+        size = whole(given, "data.image_size", 0, MAX_SIDE, where=where)
+    low = -1.0 if flag(given, "data.rescaled", True, where=where) else 0.0
+    schedule = _schedule(given, where, notes)
     return Parts(
-        config | {"sample_size": int(size)},
+        config | {"sample_size": size},
         _translate(state, config, where),
         schedule,
         "eps",
@@ -72,11 +85,11 @@ def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
     )
 
 
-def _weights(value: Any, where: str, model: Mapping[str, Any], notes: list[str]) -> dict[str, Tensor]:
+def _weights(value: Any, where: str, given: Mapping[str, Any], notes: list[str]) -> dict[str, Tensor]:
     if not isinstance(value, list):
         return state_dict(value, where)
     if (
-        flag(model, "ema", True)
+        flag(given, "model.ema", True, where=where)
         and len(value) >= 5
         and isinstance(value[-1], Mapping)
         and "conv_in.weight" in {str(k).removeprefix("module.") for k in value[-1]}
@@ -87,7 +100,7 @@ def _weights(value: Any, where: str, model: Mapping[str, Any], notes: list[str])
     return state_dict(value[0], where)
 
 
-def _network(state: dict[str, Tensor], settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _network(state: dict[str, Tensor], given: Mapping[str, Any], where: str) -> dict[str, Any]:
     state.pop("logvar", None)  # of the "bayesian" type: a log variance the sampler never reads
     levels = _count(state, "down.{}.block.0.conv1.weight")
     layers = _count(state, "down.0.block.{}.conv1.weight")
@@ -101,13 +114,11 @@ def _network(state: dict[str, Tensor], settings: Mapping[str, Any], where: str) 
         raise ValueError(
             f"{where}: ch_mult begins with {widths[0] / base:g}; diffusers' network needs it to begin with 1"
         )
-    model = settings.get("model", {})
-    mult = [w // base for w in widths]
-    agree(
-        {k: list(v) if isinstance(v, (list, tuple)) else v for k, v in model.items()},
-        {"ch": base, "ch_mult": mult, "num_res_blocks": layers, "in_channels": channels, "out_ch": out},
-        where,
-    )
+    found = {
+        "model.ch": base, "model.ch_mult": [w // base for w in widths], "model.num_res_blocks": layers,
+        "model.in_channels": channels, "model.out_ch": out, "data.channels": channels,
+    }  # fmt: skip
+    agree({k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}, found, where)
     return {
         "in_channels": channels,
         "out_channels": out,
@@ -121,7 +132,7 @@ def _network(state: dict[str, Tensor], settings: Mapping[str, Any], where: str) 
         "flip_sin_to_cos": False,
         "freq_shift": 1,
         "downsample_padding": 0,
-        "dropout": float(model.get("dropout", 0.0)),
+        "dropout": fraction(given, "model.dropout", where=where),
     }
 
 
@@ -180,14 +191,15 @@ def _attention(t: Translation, new: str, old: str) -> None:
         t.linear(f"{new}.{a}", f"{old}.{b}")
 
 
-def _schedule(diffusion: Mapping[str, Any], notes: list[str]) -> Schedule:
-    if not diffusion:
+def _schedule(given: Mapping[str, Any], where: str, notes: list[str]) -> Schedule:
+    if not any(name.startswith("diffusion.") for name in given):
         notes.append(
             "schedule is not in the file: assumed linear betas 1e-4 to 0.02, T = 1000 (every published network)"
         )
-    T = whole(diffusion, "num_diffusion_timesteps", 1000)
-    name = diffusion.get("beta_schedule", "linear")
-    start, end = float(diffusion.get("beta_start", 1e-4)), float(diffusion.get("beta_end", 0.02))
+    T = whole(given, "diffusion.num_diffusion_timesteps", 1000, where=where)
+    name = choice(given, "diffusion.beta_schedule", "linear", SCHEDULES, where=where)
+    start = number(given, "diffusion.beta_start", 1e-4, low=0.0, where=where)
+    end = number(given, "diffusion.beta_end", 0.02, low=0.0, where=where)
     if name == "linear":
         return Schedule.linear(T, beta_start=start, beta_end=end)
     if name == "quad":
@@ -196,6 +208,4 @@ def _schedule(diffusion: Mapping[str, Any], notes: list[str]) -> Schedule:
         return Schedule.from_betas([end] * T)
     if name == "jsd":
         return Schedule.from_betas([1.0 / (T - i) for i in range(T)])
-    if name == "sigmoid":
-        return Schedule.from_betas(torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64)) * (end - start) + start)
-    raise ValueError(f"beta_schedule {name!r} is unknown; this program has linear, quad, const, jsd, sigmoid")
+    return Schedule.from_betas(torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64)) * (end - start) + start)

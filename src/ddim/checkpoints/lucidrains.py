@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ddim.checkpoints.lucidrains_net import CLASS
 from ddim.checkpoints.parts import Parts
-from ddim.checkpoints.settings import agree, flag, whole
+from ddim.checkpoints.settings import agree, choice, flag, known_only, section, size, whole
 from ddim.checkpoints.translate import sized, state_dict
 from ddim.schedule import Schedule
 
@@ -29,8 +29,20 @@ SECTIONS = {
     "diffusion_kwargs": "diffusion",
     "ema": "ema",
 }
-IGNORED = {"flash_attn", "dropout", "sampling_timesteps", "ddim_sampling_eta", "min_snr_loss_weight", "min_snr_gamma",
-           "offset_noise_strength", "immiscible", "hybrid_loss", "sinusoidal_pos_emb_theta"}  # fmt: skip
+ARGUMENTS = {  # of the two constructors; what is not read here changes no image
+    "unet": (
+        "dim", "init_dim", "out_dim", "dim_mults", "channels", "self_condition", "learned_variance",
+        "learned_sinusoidal_cond", "random_fourier_features", "learned_sinusoidal_dim", "sinusoidal_pos_emb_theta",
+        "dropout", "attn_dim_head", "attn_heads", "full_attn", "flash_attn",
+    ),
+    "diffusion": (
+        "image_size", "timesteps", "sampling_timesteps", "objective", "beta_schedule", "schedule_fn_kwargs",
+        "ddim_sampling_eta", "auto_normalize", "offset_noise_strength", "min_snr_loss_weight", "min_snr_gamma",
+        "immiscible", "hybrid_loss", "vb_loss_weight",
+    ),
+}  # fmt: skip
+SCHEDULES = ("linear", "cosine", "sigmoid")
+THETA = 10000  # of the sinusoids of time, see `lucidrains_net`
 
 
 def is_this(value: Any) -> bool:
@@ -52,23 +64,27 @@ def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
     Raises:
         ValueError: a layout or a setting that is not this program's; names it.
     """
-    unknown = sorted(set(settings) - set(SECTIONS))
-    if unknown:
-        raise ValueError(f"{where}: {', '.join(unknown)} is not unet, diffusion or ema")
-    given = {SECTIONS[k]: v for k, v in settings.items()}
-    unet, diffusion = dict(given.get("unet") or {}), dict(given.get("diffusion") or {})
+    known_only(settings, SECTIONS, where, "section")
+    given: dict[str, Any] = {}
+    for key, inner in settings.items():
+        name = SECTIONS[key]
+        if name == "ema":
+            given[name] = inner
+            continue
+        named = section(name, inner, ARGUMENTS[name], where)
+        given |= {k: v for k, v in named.items() if v is not None}  # None is these constructors' "decide yourself"
     notes: list[str] = []
-    state, buffers = _weights(value, flag(given, "ema", True), where, notes)
-    config = _network(state, unet, where)
-    size = diffusion.get("image_size")
-    if size is None:
+    state, buffers = _weights(value, flag(given, "ema", True, where=where), where, notes)
+    config = _network(state, given, where)
+    sides = size(given, "diffusion.image_size", where=where)
+    if sides is None:
         raise ValueError(f"{where}: the image size is not in the file; give it: --set diffusion.image_size=64")
-    config["sample_size"] = size if isinstance(size, int) else [int(n) for n in size]
-    schedule = _schedule(buffers, diffusion, where, notes)
-    if not flag(diffusion, "auto_normalize", True):
+    config["sample_size"] = sides[0] if sides[0] == sides[1] else list(sides)
+    schedule = _schedule(buffers, given, where, notes)
+    if not flag(given, "diffusion.auto_normalize", True, where=where):
         notes.append("auto_normalize = False: the data range is what the images were fed as; assumed -1 to 1")
     notes.append("no diffusers block expresses this network, so the model folder is read by ddim only")
-    prediction = _prediction(buffers, diffusion, schedule, notes, where)
+    prediction = _prediction(buffers, given, schedule, notes, where)
     return Parts(config, state, schedule, prediction, notes, spacing="paper-linear")
 
 
@@ -92,15 +108,19 @@ def _weights(value: Any, ema: bool, where: str, notes: list[str]) -> tuple[dict[
     return network, {k: v for k, v in everything.items() if not k.startswith("model.")}
 
 
-def _network(state: Mapping[str, Tensor], unet: Mapping[str, Any], where: str) -> dict[str, Any]:
-    if "time_mlp.0.weights" in state:
+def _network(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    others = [f"unet.{name}" for name in ("learned_sinusoidal_cond", "random_fourier_features")]
+    if "time_mlp.0.weights" in state or any(flag(given, name, False, where=where) for name in others):
         raise ValueError(f"{where}: learned or random sinusoids of time are not supported")
     if "mid_block1.block1.norm.weight" in state or "mid_attn.mem_kv" not in state:
         raise ValueError(f"{where} was written before version 2.0 (other norms, other attention); not supported")
+    if given.get("unet.sinusoidal_pos_emb_theta", THETA) != THETA:
+        theta = given["unet.sinusoidal_pos_emb_theta"]
+        raise ValueError(f"{where}: unet.sinusoidal_pos_emb_theta = {theta!r} is not supported; {THETA} is")
     dim = sized(state, "time_mlp.1.weight", 1, where, KIND)
     first = sized(state, "init_conv.weight", 0, where, KIND)
     channels, out = sized(state, "init_conv.weight", 1, where, KIND), sized(state, "final_conv.weight", 0, where, KIND)
-    if flag(unet, "self_condition", channels == 2 * out):
+    if flag(given, "unet.self_condition", channels == 2 * out, where=where):
         raise ValueError(f"{where}: a self-conditioned network needs its own last answer as input; not supported")
     mults: list[float] = []
     full: list[bool] = []
@@ -111,13 +131,13 @@ def _network(state: Mapping[str, Tensor], unet: Mapping[str, Any], where: str) -
         full.append(f"downs.{i}.2.to_out.weight" in state)
     _, heads, mem, dim_head = (int(n) for n in _four(state["mid_attn.mem_kv"], where))
     found = {
-        "dim": dim, "dim_mults": mults, "channels": channels, "attn_heads": heads, "attn_dim_head": dim_head,
-        "learned_variance": out == 2 * channels,
+        "unet.dim": dim, "unet.dim_mults": mults, "unet.channels": channels, "unet.attn_heads": heads,
+        "unet.attn_dim_head": dim_head, "unet.learned_variance": out == 2 * channels, "unet.init_dim": first,
+        "unet.out_dim": out, "unet.full_attn": full,
     }  # fmt: skip
-    asked = {k: list(v) if isinstance(v, tuple) else v for k, v in unet.items()}
-    unknown = sorted(set(asked) - set(found) - IGNORED - {"self_condition", "init_dim", "out_dim", "full_attn"})
-    if unknown:
-        raise ValueError(f"{where}: {', '.join(unknown)} is no argument of this program's Unet that can be honoured")
+    asked = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
+    levels = asked.get("unet.full_attn") or full  # False is "decide yourself", too
+    asked["unet.full_attn"] = [True] * len(full) if levels is True else levels
     agree(asked, found, where)
     return {
         "_class_name": CLASS, "dim": dim, "init_dim": first, "dim_mults": [int(m) for m in mults],
@@ -160,32 +180,34 @@ def named_schedule(name: str, T: int) -> Schedule:
     raise ValueError(f"beta_schedule {name!r} is unknown; this program has linear, cosine, sigmoid")
 
 
-def _schedule(buffers: Mapping[str, Tensor], diffusion: Mapping[str, Any], where: str, notes: list[str]) -> Schedule:
+def _schedule(buffers: Mapping[str, Tensor], given: Mapping[str, Any], where: str, notes: list[str]) -> Schedule:
     """The named schedule behind the float32 buffer, in float64; the buffer itself where no name fits."""
-    asked = diffusion.get("beta_schedule")
+    asked = choice(given, "diffusion.beta_schedule", "sigmoid", SCHEDULES, where=where)
+    is_asked = "diffusion.beta_schedule" in given
     if "betas" not in buffers:
-        T, name = whole(diffusion, "timesteps", 1000), asked or "sigmoid"
-        notes.append(
-            f"no schedule in the file: T = {T}, {name}" + ("" if asked else " (the program's default) assumed")
-        )
-        return named_schedule(name, T)
+        if given.get("diffusion.schedule_fn_kwargs"):
+            raise ValueError(f"{where} holds no betas, and without them diffusion.schedule_fn_kwargs is not supported")
+        T = whole(given, "diffusion.timesteps", 1000, where=where)
+        end = "" if is_asked else " (the program's default) assumed"
+        notes.append(f"no schedule in the file: T = {T}, {asked}{end}")
+        return named_schedule(asked, T)
     betas = buffers["betas"].double().flatten()
-    agree(diffusion, {"timesteps": len(betas)}, where)
+    agree(given, {"diffusion.timesteps": len(betas)}, where)
     for name in ("sigmoid", "cosine", "linear"):
         schedule = named_schedule(name, len(betas))
         if torch.allclose(schedule.betas(), betas, rtol=3e-7, atol=1e-11):
-            agree(diffusion, {"beta_schedule": name}, where)
+            agree(given, {"diffusion.beta_schedule": name}, where)
             return schedule
     notes.append("schedule taken from the file's float32 betas: none of this program's names gives them")
     return Schedule.from_betas(betas)
 
 
 def _prediction(
-    buffers: Mapping[str, Tensor], diffusion: Mapping[str, Any], schedule: Schedule, notes: list[str], where: str
+    buffers: Mapping[str, Tensor], given: Mapping[str, Any], schedule: Schedule, notes: list[str], where: str
 ) -> str:
-    asked = diffusion.get("objective")
-    if asked is not None and asked not in OBJECTIVES:
-        raise ValueError(f"{where}: objective {asked!r} is unknown; this program has {', '.join(OBJECTIVES)}")
+    asked = given.get("diffusion.objective")
+    if asked is not None:
+        choice(given, "diffusion.objective", "", tuple(OBJECTIVES), where=where)
     weights = buffers.get("loss_weight")
     told = None if weights is None else _objective(weights.double().flatten(), schedule)
     if told is None and asked is None:

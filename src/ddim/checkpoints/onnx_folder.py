@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import ddim
+from ddim.checkpoints.facts import checked
 from ddim.checkpoints.onnx_network import OnnxNetwork
 from ddim.checkpoints.pipeline import FACTS, OURS, SAMPLING
 from ddim.checkpoints.record import Checkpoint
@@ -20,7 +21,7 @@ from ddim.schedule import Schedule
 
 NETWORK = "network.onnx"
 PLAIN = (*FACTS, *SAMPLING, "prediction", "learned_variance", "time_scale", "variance_type", "notes")
-TUPLES = ("shape", "data_range", "labels", "notes")
+OPTIONAL = ("num_classes", "null_label", "labels", "variance_type")  # null is an answer; elsewhere it is none
 
 
 def is_onnx_folder(path: Path) -> bool:
@@ -71,19 +72,20 @@ def load_onnx_folder(path: Path) -> Checkpoint:
     """
     if not (path / OURS).is_file():
         raise ValueError(f"{path} has {NETWORK} but no {OURS}, which says what it computes; export it again")
-    facts = read_json(path / OURS)
-    missing = [k for k in (*PLAIN, "alpha_bar", "precision", "sha256") if k not in facts]
+    meta = read_json(path / OURS)
+    facts = checked(meta, str(path / OURS))
+    needed = (*PLAIN, "alpha_bar", "precision", "sha256")
+    missing = [k for k in needed if k not in facts or (facts[k] is None and k not in OPTIONAL)]
     if missing:
         raise ValueError(f"{path / OURS} lacks {', '.join(missing)}; export it again")
     digest = sha256(path / NETWORK)
     if digest != facts["sha256"]:
         raise ValueError(f"{path / NETWORK} is not the network {OURS} describes; export it again")
     try:
-        plain: dict[str, Any] = {k: facts[k] for k in PLAIN}
-        plain |= {k: tuple(facts[k]) for k in TUPLES if facts[k] is not None}
         schedule = Schedule(torch.tensor(facts["alpha_bar"], dtype=torch.float64))
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path / OURS}: {error}") from None
+    plain: dict[str, Any] = {k: facts[k] for k in PLAIN}
     note = f"runs in ONNX Runtime, in {facts['precision']}, on the CPU; exported from {facts.get('exported_from')}"
     plain["notes"] = (*plain["notes"], note)
     return Checkpoint(
@@ -92,6 +94,6 @@ def load_onnx_folder(path: Path) -> Checkpoint:
         family="ddim",
         source=str(path),
         sha256=digest,
-        meta=facts,
+        meta=meta,
         **plain,
     )

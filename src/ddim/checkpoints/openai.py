@@ -13,7 +13,7 @@ from typing import Any
 from ddim.checkpoints.openai_layout import Layout, layout_of
 from ddim.checkpoints.openai_weights import translated
 from ddim.checkpoints.parts import Parts
-from ddim.checkpoints.settings import agree, flag, flat, whole
+from ddim.checkpoints.settings import MAX_SIDE, agree, flag, flat, fraction, known_only, whole
 from ddim.checkpoints.translate import state_dict
 from ddim.schedule import Schedule
 
@@ -57,26 +57,26 @@ def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
         ValueError: a layout or a flag that is not theirs, or a flag that the shapes contradict.
     """
     flags = flat(settings, ("model_kwargs", "diffusion_kwargs", "model", "diffusion"))
-    unknown = sorted(set(flags) - NETWORK - DIFFUSION - SAMPLING)
-    if unknown:
-        raise ValueError(f"{where}: {', '.join(unknown)} is no flag of improved-diffusion or guided-diffusion")
+    known_only(flags, NETWORK | DIFFUSION | SAMPLING, where, "flag of improved-diffusion and guided-diffusion")
     state = state_dict(value, where)
     layout = layout_of(state, where)
     notes: list[str] = []
     _check_flags(flags, layout, where)
     heads, head_dim = _heads(flags, layout, notes, where)
-    config = _config(layout, heads, head_dim, _image_size(flags, layout, where, notes), flags)
-    weights = translated(state, layout, heads, head_dim, flag(flags, "use_new_attention_order", False), where)
+    config = _config(layout, heads, head_dim, _image_size(flags, layout, where, notes), flags, where)
+    weights = translated(
+        state, layout, heads, head_dim, flag(flags, "use_new_attention_order", False, where=where), where
+    )
     if "use_new_attention_order" not in flags and any(layout.attention):
         notes.append("order of q, k, v rows is not in the file: assumed the legacy order (the scripts' default)")
-    T = whole(flags, "diffusion_steps", whole(flags, "steps", 1000))
+    T = whole(flags, "diffusion_steps", whole(flags, "steps", 1000, where=where), where=where)
     if "diffusion_steps" not in flags and "steps" not in flags:
         notes.append("T is not in the file: assumed 1000 (the scripts' default)")
     return Parts(
         config,
         weights,
         _schedule(flags, T, notes),
-        "x0" if flag(flags, "predict_xstart", False) else "eps",
+        "x0" if flag(flags, "predict_xstart", False, where=where) else "eps",
         notes,
         spacing="openai",
         time_scale=_time_scale(flags, T, layout, notes),
@@ -93,12 +93,12 @@ def _check_flags(flags: Mapping[str, Any], layout: Layout, where: str) -> None:
     if isinstance(given.get("channel_mult"), str):
         given["channel_mult"] = given["channel_mult"].replace("(", "").replace(")", "") or None
     if isinstance(given.get("channel_mult"), str):
-        given["channel_mult"] = tuple(float(m) for m in given["channel_mult"].split(",") if m.strip())
+        given["channel_mult"] = _multipliers(given["channel_mult"], where)
     if isinstance(given.get("channel_mult"), list):
         given["channel_mult"] = tuple(given["channel_mult"])
     for name in ("learn_sigma", "use_scale_shift_norm", "resblock_updown", "class_cond"):
         if name in given:
-            given[name] = flag(given, name, False)
+            given[name] = flag(given, name, False, where=where)
     if given.get("num_classes") is None:
         given.pop("num_classes", None)
     found = {
@@ -120,12 +120,19 @@ def _check_flags(flags: Mapping[str, Any], layout: Layout, where: str) -> None:
         raise ValueError(f"{where}: dims = {flags['dims']}; images have 2")
 
 
+def _multipliers(text: str, where: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(m) for m in text.split(",") if m.strip())
+    except ValueError:
+        raise ValueError(f"{where}: channel_mult must be numbers and commas, got {text!r}") from None
+
+
 def _heads(flags: Mapping[str, Any], layout: Layout, notes: list[str], where: str) -> tuple[int | None, int]:
     """(heads, None's place taken by) channels a head: (None, dim) where every width has heads of one size."""
     widths = {w for w, a in zip(layout.widths, layout.attention, strict=True) if a} | {layout.widths[-1]}
     dim = flags.get("num_head_channels", -1)
     if dim not in (-1, None):
-        bad = [w for w in widths if w % whole(flags, "num_head_channels", 1)]
+        bad = [w for w in widths if w % whole(flags, "num_head_channels", 1, where=where)]
         if bad:
             raise ValueError(f"{where}: {bad[0]} channels cannot be cut into heads of num_head_channels = {dim}")
         return None, int(dim)
@@ -134,7 +141,7 @@ def _heads(flags: Mapping[str, Any], layout: Layout, notes: list[str], where: st
             f"head count is not in the file: assumed num_heads = {DEFAULT_HEADS} (the scripts' default); "
             "published ADM networks use num_head_channels = 64"
         )
-    heads = whole(flags, "num_heads", DEFAULT_HEADS)
+    heads = whole(flags, "num_heads", DEFAULT_HEADS, where=where)
     if flags.get("num_heads_upsample", -1) not in (-1, heads):
         raise ValueError(
             f"{where}: num_heads_upsample = {flags['num_heads_upsample']} differs from num_heads = {heads}"
@@ -154,7 +161,7 @@ def _heads(flags: Mapping[str, Any], layout: Layout, notes: list[str], where: st
 
 def _image_size(flags: Mapping[str, Any], layout: Layout, where: str, notes: list[str]) -> int:
     if flags.get("image_size") is not None:
-        return whole(flags, "image_size", 64, 65536)
+        return whole(flags, "image_size", 64, MAX_SIDE, where=where)
     mult = tuple(w / layout.base for w in layout.widths)
     if mult not in SIZES:
         raise ValueError(f"{where}: the image size is not in the file; give it: --set image_size=64")
@@ -162,7 +169,9 @@ def _image_size(flags: Mapping[str, Any], layout: Layout, where: str, notes: lis
     return SIZES[mult]
 
 
-def _config(layout: Layout, heads: int | None, head_dim: int, size: int, flags: Mapping[str, Any]) -> dict[str, Any]:
+def _config(
+    layout: Layout, heads: int | None, head_dim: int, size: int, flags: Mapping[str, Any], where: str
+) -> dict[str, Any]:
     if layout.first != layout.widths[0]:
         raise ValueError(
             f"the first convolution gives {layout.first} channels and the first level has {layout.widths[0]}; "
@@ -193,7 +202,7 @@ def _config(layout: Layout, heads: int | None, head_dim: int, size: int, flags: 
         "freq_shift": 0,
         "time_embedding_dim": 4 * layout.base,
         "num_class_embeds": layout.classes,
-        "dropout": float(flags.get("dropout", 0.0)),
+        "dropout": fraction(flags, "dropout", where=where),
     }
     return config | ({"_ddim": changes} if changes else {})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor
 
 from ddim.checkpoints import build, scheduler
+from ddim.checkpoints.facts import checked, classes, labels
 from ddim.checkpoints.lucidrains_net import CLASS
 from ddim.checkpoints.pickles import read_torch
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.safe import read_json, read_safetensors, sha256
+from ddim.checkpoints.settings import MAX_SIDE, known_only, size, whole
 from ddim.nets import DiffusersNetwork
 from ddim.schedule import Schedule
 
@@ -49,34 +52,39 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
     if not (place / "config.json").is_file():
         raise ValueError(f"{folder} has no unet/config.json, so it is not a diffusers model folder")
     for_network, for_scheduler, for_facts = _split(config or {})
-    net_config = read_json(place / "config.json") | for_network
-    facts = (read_json(folder / OURS) if (folder / OURS).is_file() else {}) | for_facts
+    net_file, our_file = place / "config.json", folder / OURS
+    net_config = read_json(net_file) | for_network
+    meta = read_json(our_file) if our_file.is_file() else {}
+    facts = checked(meta, str(our_file)) | checked(for_facts, "the settings given")
+    meta |= for_facts
     notes: list[str] = []
     said, schedule = _scheduler(folder, for_scheduler, facts, notes)
     state, digest, weights = _weights(place)
     if facts.get("sha256") not in (None, digest):
         notes.append(f"the weights are not those ddim.json describes (sha256 {digest[:12]} now); its facts may not fit")
-    shape = shape_of(net_config, facts)
-    learned = _learned_variance(net_config)
-    num_classes, null_label = _classes(net_config, facts, notes)
-    ours = bool(facts)
+    shape = shape_of(net_config, facts, str(net_file))
+    learned = _learned_variance(net_config, str(net_file))
+    about = str(our_file if our_file.is_file() else folder)
+    num_classes, null_label = classes(facts, _embeddings(net_config, str(net_file)), about, notes)
+    network = build.empty_unet(net_config, str(net_file))
+    build.fill(network, state, str(weights))
     return Checkpoint(
-        network=DiffusersNetwork(build.unet(net_config, state, str(weights)), null_label).eval(),
+        network=DiffusersNetwork(network, null_label).eval(),
         schedule=schedule,
         prediction=said.prediction,
         shape=shape,
-        family="ddim" if ours else "diffusers",
+        family="ddim" if meta else "diffusers",
         source=str(folder),
         sha256=digest,
         num_classes=num_classes,
         null_label=null_label,
-        labels=_labels(facts, num_classes),
+        labels=labels(facts, num_classes, about),
         learned_variance=learned,
-        spacing=said.spacing if "timestep_spacing" in for_scheduler else facts.get("spacing", said.spacing),
+        spacing=said.spacing if "timestep_spacing" in for_scheduler else facts.get("spacing") or said.spacing,
         variance_type=facts.get("variance_type", said.variance_type),
         data_range=_range(facts, notes),
-        notes=(*facts.get("notes", ()), *said.notes, *notes),
-        meta=facts,
+        notes=(*(facts.get("notes") or ()), *said.notes, *notes),
+        meta=meta,
         **{k: getattr(said, k) for k in SAMPLING if k != "spacing"},
     )
 
@@ -106,7 +114,10 @@ def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], d
         elif key in network:
             parts[0][key] = value
         else:
-            raise ValueError(f"{key!r} is no setting of a diffusers network or scheduler, nor of {', '.join(FACTS)}")
+            names = (*network, *scheduler.READ, *FACTS)
+            known_only(
+                (key,), names, "the settings given", "setting of a diffusers network, its scheduler or ddim.json"
+            )
     return parts[0], parts[1], parts[2]
 
 
@@ -120,12 +131,13 @@ def _scheduler(
         said = scheduler.read(ASSUMED | given)
         if not given:
             notes.append("no scheduler_config.json: assumed T = 1000, linear betas 1e-4 to 0.02, epsilon prediction")
-    if "alpha_bar" not in facts or any(k.startswith(("beta_", "trained", "rescale", "num_train")) for k in given):
+    table = facts.get("alpha_bar")
+    if table is None or any(k.startswith(("beta_", "trained", "rescale", "num_train")) for k in given):
         return said, said.schedule
-    table = facts["alpha_bar"]
-    if not isinstance(table, list) or not all(isinstance(a, (int, float)) for a in table):
-        raise ValueError(f"{folder / OURS}: alpha_bar must be a list of numbers")
-    schedule = Schedule(torch.tensor(table, dtype=torch.float64))
+    try:
+        schedule = Schedule(torch.tensor(table, dtype=torch.float64))
+    except ValueError as error:
+        raise ValueError(f"{folder / OURS}: {error}") from None
     if not scheduler.like(schedule, said.schedule):
         raise ValueError(
             f"{folder}: ddim.json's alpha_bar is another schedule than scheduler_config.json's; remove the wrong one"
@@ -141,16 +153,25 @@ def _weights(place: Path) -> tuple[dict[str, Tensor], str, Path]:
             return _read(path), sha256(path), path
         index = place / f"{name}.index.json"
         if index.is_file():
-            files = sorted(set(read_json(index).get("weight_map", {}).values()))
-            bad = [f for f in files if not isinstance(f, str) or Path(f).name != f]
-            if bad or not files:
-                raise ValueError(f"{index} names files outside its folder: {build.some([str(f) for f in bad])}")
+            files = _shards(index)
             state: dict[str, Tensor] = {}
             for file in files:
                 state |= _read(place / file)
             hashes = "".join(sha256(place / file) for file in files)
             return state, hashlib.sha256(hashes.encode()).hexdigest(), index
     raise ValueError(f"{place} holds no weights: neither {STEM}.safetensors nor {STEM}.bin")
+
+
+def _shards(index: Path) -> list[str]:
+    """The files an index names, each of them in its own folder."""
+    table = read_json(index).get("weight_map")
+    if not isinstance(table, Mapping) or not table or not all(isinstance(f, str) for f in table.values()):
+        raise ValueError(f"{index}: weight_map must tell the file of each weight by name, got {reprlib.repr(table)}")
+    files = sorted(set(table.values()))
+    bad = [f for f in files if f in ("", "..") or Path(f).name != f]
+    if bad:
+        raise ValueError(f"{index} names files outside its folder: {build.some(bad)}")
+    return files
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -162,57 +183,40 @@ def _read(path: Path) -> dict[str, Tensor]:
     return {str(k): v for k, v in state.items()}
 
 
-def shape_of(config: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[int, int, int]:
-    channels = config.get("in_channels", 3)
+def shape_of(
+    config: Mapping[str, Any], facts: Mapping[str, Any], where: str = "the network's config"
+) -> tuple[int, int, int]:
+    """(C, H, W) of one image: the facts' shape, or in_channels and sample_size of the network's config."""
+    channels = whole(config, "in_channels", 3, MAX_SIDE, where=where)
     if facts.get("shape"):
-        c, h, w = (int(n) for n in facts["shape"])
+        c, h, w = facts["shape"]
         if c != channels:
-            raise ValueError(f"ddim.json says {c} channels, but the network takes {channels}")
+            raise ValueError(f"ddim.json says {c} channels, but the network of {where} takes {channels}")
         return c, h, w
-    size = config.get("sample_size")
-    if size is None:
-        raise ValueError("the network's config has no sample_size; give the image size: --set sample_size=32")
-    h, w = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    return int(channels), h, w
+    sides = size(config, "sample_size", where=where)
+    if sides is None:
+        raise ValueError(f"{where} has no sample_size; give the image size: --set sample_size=32")
+    return (channels, *sides)
 
 
-def _learned_variance(config: Mapping[str, Any]) -> bool:
-    c, out = config.get("in_channels", 3), config.get("out_channels", 3)
+def _learned_variance(config: Mapping[str, Any], where: str) -> bool:
+    c, out = (whole(config, name, 3, MAX_SIDE, where=where) for name in ("in_channels", "out_channels"))
     if out not in (c, 2 * c):
         raise ValueError(
-            f"the network takes {c} channels and returns {out}: neither {c} nor {2 * c} (learned variance)"
+            f"{where}: the network takes {c} channels and returns {out}: neither {c} nor {2 * c} (learned variance)"
         )
-    return bool(out != c)
+    return out != c
 
 
-def _classes(config: Mapping[str, Any], facts: Mapping[str, Any], notes: list[str]) -> tuple[int | None, int | None]:
-    embeddings = config.get("num_class_embeds")
-    if embeddings is None:
-        return None, None
-    null_label = facts.get("null_label")
-    if facts.get("num_classes") is None:
-        real = embeddings - (null_label is not None)
-        notes.append(f"{embeddings} class embeddings: assumed {real} real classes" + _null(null_label))
-        return real, null_label
-    return int(facts["num_classes"]), null_label
-
-
-def _null(label: int | None) -> str:
-    return " and no null label (--set null_label=K tells one)" if label is None else f" and null label {label}"
-
-
-def _labels(facts: Mapping[str, Any], num_classes: int | None) -> tuple[str, ...] | None:
-    names = facts.get("labels")
-    if not names:
+def _embeddings(config: Mapping[str, Any], where: str) -> int | None:
+    if config.get("num_class_embeds") is None:
         return None
-    if num_classes is not None and len(names) != num_classes:
-        raise ValueError(f"{len(names)} label names for {num_classes} classes")
-    return tuple(str(n) for n in names)
+    return whole(config, "num_class_embeds", 1, where=where)
 
 
 def _range(facts: Mapping[str, Any], notes: list[str]) -> tuple[float, float]:
     if facts.get("data_range") is None:
         notes.append("data range assumed -1 to 1, as diffusers trains")
         return (-1.0, 1.0)
-    low, high = (float(n) for n in facts["data_range"])
+    low, high = facts["data_range"]
     return low, high

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ddim.checkpoints.readings import AXES, RANGES, REMEDIES, Reading, Report, Row, nearest, schedules
 from ddim.checkpoints.record import Checkpoint
+from ddim.exported import Exported
 from ddim.noise import noise
 from ddim.predict import PARAMETERISATIONS
 from ddim.schedule import Level
@@ -29,6 +30,7 @@ FIRST = (1, 2, 3, 4)  # where a time that is off by one shows: the noise of neig
 ERRORS = 3.0
 FACTORS = {"time offset": 0.004}  # one step of many changes little; elsewhere a fault costs 2% and more
 FACTOR = 0.02
+UNTRIED = " (others untried: an exported network takes no other times)"
 
 
 @torch.no_grad()
@@ -101,6 +103,7 @@ class _Bench:
             getattr(getattr(self.checkpoint.network, "unet", None), "time_proj", None), nn.Embedding
         )
         k = self.checkpoint
+        self.is_exported = isinstance(k.network, Exported)
         self.ranges = dict(RANGES)
         own = next((n for n, r in RANGES.items() if r == k.data_range), "{:g}..{:g}".format(*k.data_range))
         self.ranges[own] = k.data_range
@@ -115,9 +118,9 @@ class _Bench:
             return list(PARAMETERISATIONS)
         if axis == "time scale":
             scales = [own, 1.0, 1000.0 / T, 4.0, 0.25, 1.0 / T]
-            return [own] if self.is_table else list(dict.fromkeys(round(s, 9) for s in scales))
+            return [own] if self.is_table or self.is_exported else list(dict.fromkeys(round(s, 9) for s in scales))
         if axis == "time offset":
-            return [0, 1]
+            return [0] if self.is_exported else [0, 1]
         if axis == "data range":
             return list(self.ranges)
         return ["RGB", "BGR"] if self.images.shape[1] == 3 else ["RGB"]
@@ -161,7 +164,9 @@ class _Bench:
     def _network(self, x_t: Tensor, t: int, reading: Reading) -> Tensor:
         k = self.checkpoint
         value = (t - 1 + reading.time_offset) * reading.time_scale
-        if value == int(value):
+        if self.is_exported:  # its file fixes the number type of its times too: int64, or float32 where they are scaled
+            label = k.time(torch.full((len(x_t),), t))
+        elif value == int(value):
             label = torch.full((len(x_t),), int(value), device=x_t.device)
             label = label.clamp(max=k.schedule.T - 1) if self.is_table else label
         else:
@@ -221,6 +226,7 @@ class _Bench:
             chosen, given = (getattr(r, axis.replace(" ", "_")) for r in (best, self.said))
             for option, score in scores.items():
                 words = self.with_option(best, axis, option).option(axis)
+                words += UNTRIED if self.is_exported and axis in ("time scale", "time offset") else ""
                 error = math.exp(float(score.mean()))
                 rows.append(Row(axis, words, error, option == given, option == chosen))
             if chosen != given:

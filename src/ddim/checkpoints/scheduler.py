@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ddim.checkpoints.settings import choice, number, whole
+from ddim.checkpoints.settings import choice, is_number, number, whole
 from ddim.schedule import Schedule
 
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
@@ -136,7 +136,7 @@ def schedule_of(fields: Mapping[str, Any]) -> Schedule:
     T = whole(fields, "num_train_timesteps", 1000, most=MAX_T)
     betas = fields.get("trained_betas")
     if betas is not None:
-        if not isinstance(betas, (list, tuple)) or not all(isinstance(b, (int, float)) for b in betas):
+        if not isinstance(betas, (list, tuple)) or not all(is_number(b) for b in betas):
             raise ValueError("trained_betas must be a list of numbers")
         if "num_train_timesteps" in fields and len(betas) != T:
             raise ValueError(f"trained_betas holds {len(betas)} numbers, but num_train_timesteps = {T}")

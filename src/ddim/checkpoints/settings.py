@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping
+import re
+import reprlib
+import sys
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ddim.checkpoints.safe import MAX_JSON
+
+SHOWN = 6  # names in one error line
+MAX_SIDE = 65536
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-4 is a number, as in JSON and YAML 1.2; YAML 1.1 reads it as text unless it is 1.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")
+)
 
 
 def read_settings(config: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
@@ -25,13 +41,51 @@ def read_settings(config: Mapping[str, Any] | str | Path | None) -> dict[str, An
     path = Path(config)
     if path.stat().st_size > MAX_JSON:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, too many for a configuration")
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable as YAML or JSON: {' '.join(str(error).split())}") from None
+    value = parsed(path.read_bytes(), str(path))
     if not isinstance(value, dict):
         raise ValueError(f"{path} must hold settings, one 'name: value' a line")
     return value
+
+
+def parsed(text: str | bytes, where: str) -> Any:
+    """A text in YAML or JSON as the value it holds.
+
+    Raises:
+        ValueError: not readable; names `where`.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bytes that are no text, the 99th of May
+        raise ValueError(f"{where} is not readable as YAML or JSON: {' '.join(str(error).split())[:200]}") from None
+
+
+def known_only(given: Iterable[Any], known: Collection[str], where: str, kind: str) -> None:
+    """A misspelt setting that is passed over makes wrong images without a word, so every name must be known.
+
+    Raises:
+        ValueError: names the unknown, each with the known name nearest to it.
+    """
+    unknown = sorted(str(name) for name in given if name not in known)
+    if unknown:
+        near = [(name, difflib.get_close_matches(name, known, 1, cutoff=0.0)) for name in unknown[:SHOWN]]
+        words = ", ".join(f"{name} (the nearest is {match[0]})" if match else name for name, match in near)
+        more = f", and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+        raise ValueError(f"{where}: unknown {kind}: {words}{more}")
+
+
+def section(name: str, value: Any, known: Collection[str], where: str) -> dict[str, Any]:
+    """One section of a peer's settings under full names, {"data.image_size": 32}.
+
+    Raises:
+        ValueError: not a mapping, or a name the peer's section does not have.
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"{where}: {name} is a section and holds settings (--set {name}.NAME=VALUE), got {reprlib.repr(value)}"
+        )
+    full = {f"{name}.{key}": inner for key, inner in value.items()}
+    known_only(full, [f"{name}.{key}" for key in known], where, "setting")
+    return full
 
 
 def flat(settings: Mapping[str, Any], sections: tuple[str, ...]) -> dict[str, Any]:
@@ -42,39 +96,72 @@ def flat(settings: Mapping[str, Any], sections: tuple[str, ...]) -> dict[str, An
     return out
 
 
-def whole(settings: Mapping[str, Any], name: str, default: int, most: int = 1_000_000, *, least: int = 1) -> int:
-    """A whole number from `least` to `most`."""
+def is_whole(value: Any, least: int, most: float = math.inf) -> bool:
+    """Whether it is a whole number of that range; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number that a float can hold, so neither NaN nor infinite, nor an integer of 400 digits."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def whole(
+    settings: Mapping[str, Any], name: str, default: int, most: int = 1_000_000, *, least: int = 1, where: str = ""
+) -> int:
+    """A whole number from `least` to `most`. Here and below: `where` is the file, for the error."""
     value = settings.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
-    return value
+    if not is_whole(value, least, most):
+        raise _wrong(where, f"{name} must be a whole number from {least} to {most}", value)
+    return int(value)
 
 
-def number(settings: Mapping[str, Any], name: str, default: float, *, low: float, high: float = math.inf) -> float:
+def size(settings: Mapping[str, Any], name: str, *, where: str = "") -> tuple[int, int] | None:
+    """(height, width) from one whole number or two; None where there is none."""
+    value = settings.get(name)
+    if value is None:
+        return None
+    sides = tuple(value) if isinstance(value, (list, tuple)) else (value, value)
+    if len(sides) != 2 or not all(is_whole(n, 1, MAX_SIDE) for n in sides):
+        raise _wrong(where, f"{name} must be a whole number from 1 to {MAX_SIDE}, or two: height, width", value)
+    return sides[0], sides[1]
+
+
+def number(
+    settings: Mapping[str, Any], name: str, default: float, *, low: float, high: float = math.inf, where: str = ""
+) -> float:
     """A number above `low`, up to `high`."""
     value = settings.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value <= high:
+    if not is_number(value) or not low < value <= high:
         upper = f" up to {high:g}" if high < math.inf else ""
-        raise ValueError(f"{name} must be a number above {low:g}{upper}, got {value!r}")
+        raise _wrong(where, f"{name} must be a number above {low:g}{upper}", value)
     return float(value)
 
 
-def choice(settings: Mapping[str, Any], name: str, default: str, allowed: tuple[str, ...]) -> str:
+def fraction(settings: Mapping[str, Any], name: str, *, where: str = "") -> float:
+    """A number from 0 to 1; 0 where there is none."""
+    value = settings.get(name, 0.0)
+    if not is_number(value) or not 0.0 <= value <= 1.0:
+        raise _wrong(where, f"{name} must be a number from 0 to 1", value)
+    return float(value)
+
+
+def choice(settings: Mapping[str, Any], name: str, default: str, allowed: tuple[str, ...], *, where: str = "") -> str:
     """One of the words allowed."""
     value = settings.get(name, default)
     if value not in allowed:
-        raise ValueError(f"{name} = {value!r} is unknown; readable are {', '.join(allowed)}")
+        raise ValueError(f"{_at(where)}{name} = {reprlib.repr(value)} is unknown; readable are {', '.join(allowed)}")
     return str(value)
 
 
-def flag(settings: Mapping[str, Any], name: str, default: bool) -> bool:
+def flag(settings: Mapping[str, Any], name: str, default: bool, *, where: str = "") -> bool:
     """True or false, also as the words argparse scripts take."""
     value = settings.get(name, default)
     if isinstance(value, bool):
         return value
     if str(value).lower() in ("true", "1", "yes", "false", "0", "no"):
         return str(value).lower() in ("true", "1", "yes")
-    raise ValueError(f"{name} must be true or false, got {value!r}")
+    raise _wrong(where, f"{name} must be true or false", value)
 
 
 def agree(settings: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:
@@ -85,4 +172,13 @@ def agree(settings: Mapping[str, Any], found: Mapping[str, Any], where: str) -> 
     """
     for name, value in found.items():
         if name in settings and settings[name] is not None and settings[name] != value:
-            raise ValueError(f"{where}: {name} = {settings[name]!r} is given, but the weights say {value!r}")
+            given = reprlib.repr(settings[name])
+            raise ValueError(f"{where}: {name} = {given} is given, but the weights say {value!r}")
+
+
+def _at(where: str) -> str:
+    return f"{where}: " if where else ""
+
+
+def _wrong(where: str, rule: str, value: Any) -> ValueError:
+    return ValueError(f"{_at(where)}{rule}, got {reprlib.repr(value)}")

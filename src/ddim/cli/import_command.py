@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-import yaml
 
 from ddim.checkpoints import open_checkpoint, save_checkpoint
-from ddim.checkpoints.settings import read_settings
+from ddim.checkpoints.settings import parsed, read_settings
 from ddim.cli.info_command import checked, described, reported
 
 
@@ -66,8 +65,5 @@ def merged(settings: dict[str, Any], assignments: tuple[str, ...]) -> dict[str, 
                 raise ValueError(f"--set {text}: {section} is not a section")
             place[section] = dict(inner)
             place = place[section]
-        try:
-            place[last] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError(f"--set {text}: the value is not readable") from None
+        place[last] = parsed(value, f"--set {text}: the value")
     return out

@@ -1,0 +1,121 @@
+"""The facts of ddim.json, checked once: whoever reads them later trusts them with every image."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ddim.checkpoints.settings import MAX_SIDE, is_number, is_whole
+from ddim.predict import PARAMETERISATIONS
+from ddim.tau import SPACINGS
+
+Read = Callable[[Any], Any]  # a JSON value as the fact, or None where it is no such fact
+
+
+def checked(facts: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The facts, those of known meaning in their own types (lists as tuples); null is "not told" for all of them.
+
+    Args:
+        facts: what ddim.json holds, or the same names given by hand.
+        where: the file, for error messages.
+
+    Raises:
+        ValueError: a fact that is not what its name says; names file and fact.
+    """
+    out = dict(facts)
+    for name, (rule, read) in RULES.items():
+        if facts.get(name) is None:
+            continue
+        out[name] = read(facts[name])
+        if out[name] is None:
+            raise ValueError(f"{where}: {name} must be {rule}, got {reprlib.repr(facts[name])}")
+    return out
+
+
+def classes(
+    facts: Mapping[str, Any], embeddings: int | None, where: str, notes: list[str]
+) -> tuple[int | None, int | None]:
+    """(real classes, null label), both of them embeddings the network has.
+
+    Raises:
+        ValueError: a class the network has no embedding for; shows both numbers.
+    """
+    count, null_label = facts.get("num_classes"), facts.get("null_label")
+    if embeddings is None:
+        for name in ("num_classes", "null_label"):
+            if facts.get(name) is not None:
+                raise ValueError(f"{where}: {name} = {facts[name]}, but the network has no class embeddings")
+        return None, None
+    if count is not None and count > embeddings:
+        raise ValueError(f"{where}: num_classes = {count}, but the network has {embeddings} class embeddings")
+    if null_label is not None and null_label >= embeddings:
+        raise ValueError(
+            f"{where}: null_label = {null_label}, but the network's class embeddings are 0 to {embeddings - 1}"
+        )
+    if count is None:
+        count = embeddings - (null_label is not None)
+        told = " and no null label (--set null_label=K tells one)" if null_label is None else ""
+        told = told or f" and null label {null_label}"
+        notes.append(f"{embeddings} class embeddings: assumed {count} real classes{told}")
+    return count, null_label
+
+
+def labels(facts: Mapping[str, Any], num_classes: int | None, where: str) -> tuple[str, ...] | None:
+    """The classes' names, if there are any.
+
+    Raises:
+        ValueError: more or fewer names than classes.
+    """
+    names: tuple[str, ...] | None = facts.get("labels") or None
+    if names is not None and num_classes is not None and len(names) != num_classes:
+        raise ValueError(f"{where}: {len(names)} label names for {num_classes} classes")
+    return names
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    sides = _list(value, lambda n: is_whole(n, 1, MAX_SIDE))
+    return sides if sides is not None and len(sides) == 3 else None
+
+
+def _range(value: Any) -> tuple[float, float] | None:
+    ends = _list(value, is_number)
+    return (float(ends[0]), float(ends[1])) if ends is not None and len(ends) == 2 and ends[0] < ends[1] else None
+
+
+def _list(value: Any, fits: Callable[[Any], bool]) -> tuple[Any, ...] | None:
+    return tuple(value) if isinstance(value, (list, tuple)) and all(fits(v) for v in value) else None
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    names = _list(value, lambda n: isinstance(n, str) or is_whole(n, 0))  # digits are named 0 to 9
+    return None if names is None else tuple(str(n) for n in names)
+
+
+def _only(fits: Callable[[Any], bool]) -> Read:
+    return lambda value: value if fits(value) else None
+
+
+FLAG = ("true or false", _only(lambda v: isinstance(v, bool)))
+POSITIVE = ("a number above 0", _only(lambda v: is_number(v) and v > 0))
+RULES: dict[str, tuple[str, Read]] = {
+    "shape": (f"three whole numbers from 1 to {MAX_SIDE} (channels, height, width)", _shape),
+    "data_range": ("two finite numbers, the lower first", _range),
+    "num_classes": ("a whole number from 1", _only(lambda v: is_whole(v, 1))),
+    "null_label": ("a whole number from 0", _only(lambda v: is_whole(v, 0))),
+    "labels": ("a list of names", _names),
+    "notes": ("a list of sentences", lambda v: _list(v, lambda n: isinstance(n, str))),
+    "alpha_bar": ("a list of finite numbers", lambda v: _list(v, is_number)),
+    "prediction": (f"one of {', '.join(PARAMETERISATIONS)}", _only(lambda v: v in tuple(PARAMETERISATIONS))),
+    "spacing": (f"one of {', '.join(SPACINGS)}", _only(lambda v: v in SPACINGS)),
+    "variance_type": ("a word", _only(lambda v: isinstance(v, str))),
+    "learned_variance": FLAG,
+    "clips": FLAG,
+    "thresholding": FLAG,
+    "time_scale": POSITIVE,
+    "clip_range": POSITIVE,
+    "threshold_maximum": POSITIVE,
+    "threshold_quantile": ("a number above 0, up to 1", _only(lambda v: is_number(v) and 0 < v <= 1)),
+    "steps_offset": ("a whole number from 0", _only(lambda v: is_whole(v, 0))),
+    "ends_at": ("0 or 1", _only(lambda v: is_whole(v, 0, 1))),
+}
