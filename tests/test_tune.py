@@ -194,6 +194,11 @@ def test_the_command_saves_times_that_spacing_tuned_uses(small, tmp_path, capsys
     other = replace(model.checkpoint, prediction="v")  # the same file, read otherwise
     with pytest.raises(ValueError, match="tuned for other weights, or for these read otherwise"):
         Model(other).tau(3, "tuned", solver="ab2")
+    before, unet = model.checkpoint.identity, model.checkpoint.network.unet
+    unet.register_to_config(attn_norm_num_groups=None)  # at its default: as if this diffusers had just come to have it
+    assert model.checkpoint.identity == before
+    unet.register_to_config(norm_num_groups=4)  # the same weights in another network
+    assert model.checkpoint.identity != before
     assert replace(model.checkpoint, source=str(small / "data" / "0.png")).folder is None  # a file among others
     with pytest.raises(ValueError, match=r"tau\.json exists"):
         Command(str(small / "model"), str(small / "data"), out=out).run()

@@ -238,11 +238,8 @@ class Latents:
         )
 
 
-GUIDANCE = (
-    "guidance",
-    "rescale",
-    "interval",
-)  # of one network; any other condition that is a list has an entry an image
+# Of one network. Any other condition that is a list has one entry an image.
+GUIDANCE = ("guidance", "rescale", "interval")
 
 
 def _per_image(conditions: Mapping[str, Any]) -> list[str]:

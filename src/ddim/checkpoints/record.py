@@ -5,6 +5,7 @@ Whatever program wrote the file, the rest of the library sees only this record.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -85,10 +86,17 @@ class Checkpoint:
         """What decides the images beside the weights: what the output means, and whatever is not as usual."""
         usual = {f.name: f.default for f in fields(self)}
         odd = {name: getattr(self, name) for name in READING if getattr(self, name) != usual[name]}
-        config = dict(getattr(getattr(self.network, "unet", None), "config", {}))
-        shown = {k: v for k, v in config.items() if not k.startswith("_")}
+        unet = getattr(self.network, "unet", None)
+        usually = (
+            {} if unet is None else inspect.signature(type(unet)).parameters
+        )  # a later diffusers may have more of them
+        shown = {
+            k: v
+            for k, v in getattr(unet, "config", {}).items()
+            if not k.startswith("_") and not (k in usually and _plain(v) == _plain(usually[k].default))
+        }
         found = {"prediction": self.prediction, "alpha_bar": digest(self.schedule.alpha_bar.tolist())}
-        return found | {k: list(v) if isinstance(v, tuple) else v for k, v in odd.items()} | {"network": digest(shown)}
+        return found | {k: _plain(v) for k, v in odd.items()} | {"network": digest(shown)}
 
     def time(self, t: Tensor) -> Tensor:
         """Our t, int64 (B,) in 0..T, as the network's time: t - 1, times `time_scale` where that is not 1."""
@@ -149,3 +157,8 @@ class Checkpoint:
         if not stops:
             raise ValueError(f"the file's own walk of {steps} steps begins where it ends, at t = {self.ends_at}")
         return (*stops, self.ends_at)
+
+
+def _plain(value: Any) -> Any:
+    """Lists and tuples alike, as a JSON file cannot tell them apart."""
+    return list(value) if isinstance(value, (list, tuple)) else value
