@@ -71,6 +71,9 @@ def test_precisions(tiny):
         ({"n": 0}, "n = 0"),
         ({"n": 2, "seeds": [1]}, "not both"),
         ({"seeds": []}, "empty"),
+        ({"seeds": [1], "seed": 5}, "seed = 5"),
+        ({"n": 2, "tau": (1000, 500, 0), "spacing": "quadratic"}, "quadratic"),
+        ({"n": 2, "label": 1.5}, "whole numbers"),
         ({"n": 2, "steps": 0}, "T = 1000, got steps = 0"),
         ({"n": 2, "steps": 1001}, "steps = 1001"),
         ({"n": 2, "eta": -0.1}, "-0.1"),
@@ -136,3 +139,5 @@ def test_a_files_own_walk_that_stops_at_1_is_walked_as_it_is(tiny):
     torch.testing.assert_close(
         model.sample(latents=x_T, tau=times, clip=False), sample(model.denoiser(clip=False), x_T, times)
     )
+    with pytest.raises(ValueError, match="1 steps begins where it ends, at t = 1"):
+        Model(replace(model.checkpoint, steps_offset=0)).tau(1, "diffusers")

@@ -1,9 +1,12 @@
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
 from ddim import DDIM, GaussianDenoiser, Heun, Schedule, noise, sample, tau, trajectory
+from ddim.denoiser import DynamicThreshold
+from ddim.guidance import Guided
 from ddim.sample import step_noise
 
 SCHEDULE = Schedule.linear()
@@ -45,6 +48,29 @@ def test_the_yielded_prediction_is_the_one_at_the_start_of_the_step(solver):
     for t, state in zip(times, trajectory(DENOISE, solver, times, x), strict=False):
         assert torch.equal(state.prediction.x0, DENOISE(here, t).x0)
         here = state.x
+
+
+def test_times_may_be_numpys_or_torchs():
+    x_T, times = noise([0], (4,)), tau(1000, 5)
+    for other in (np.array(times), torch.tensor(times), list(times)):
+        assert torch.equal(sample(DENOISE, x_T, other), sample(DENOISE, x_T, times))
+
+
+@pytest.mark.parametrize("solver", [DDIM(), DDIM(1.0)])
+def test_seeds_must_be_one_an_image(solver):
+    with pytest.raises(ValueError, match="2 images need 2 seeds, got 1"):
+        sample(DENOISE, noise([0, 1], (4,)), tau(1000, 5), solver=solver, seeds=[1])
+
+
+def test_items_may_be_single_numbers():
+    """(B,): the smallest of all shapes, item i as it is among (B, 1)."""
+    x = noise([0, 1, 2], (1,), dtype=torch.float64)[:, 0]
+    assert torch.equal(sample(DENOISE, x, tau(1000, 5)), sample(DENOISE, x[:, None], tau(1000, 5))[:, 0])
+    assert torch.equal(DENOISE.flow(x, 1000, 1), DENOISE.flow(x[:, None], 1000, 1)[:, 0])
+    assert DynamicThreshold(DENOISE)(x, 500).x0.shape == (3,)
+    guided = Guided(lambda x_t, t, label=None: DENOISE(x_t, t), 2.0, 3, rescale=0.7)
+    with pytest.raises(ValueError, match="rescale=0"):
+        guided(x[:, None], 500, label=torch.tensor([0, 1, 2]))
 
 
 def test_network_calls_are_what_the_solver_says():
