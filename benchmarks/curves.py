@@ -21,9 +21,8 @@ from pictures import write
 from torch import nn
 from trainers import DiffusersRecipe, Ours, Task, Trainer
 
-from ddim.images import from_uint8
-from ddim.objective import diffuse
-from ddim.schedule import Schedule
+from ddim.pixels import from_uint8
+from ddim.process import Schedule, diffuse
 
 SHAPE, HELD, BATCH = (1, 8, 8), 256, 32
 LR, WARMUP = 5e-4, 100

@@ -16,14 +16,12 @@ from typing import Any
 import torch
 
 from ddim import DDIM, load, noise, sample, trajectory
-from ddim.coupled import Coupled, gamma_for
 from ddim.data import open_images
-from ddim.images import from_uint8, to_uint8
-from ddim.implicit import Implicit, StepReport
-from ddim.latent_law import law
-from ddim.latents import Latents
 from ddim.metrics import Moments, extractor, frechet
-from ddim.solver import Solver
+from ddim.pixels import from_uint8, to_uint8
+from ddim.solve import Coupled, Implicit, Solver, gamma_for
+from ddim.solve.implicit import StepReport
+from ddim.uses import Latents, law
 
 BATCH = 50
 

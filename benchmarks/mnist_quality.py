@@ -29,7 +29,7 @@ def main() -> None:
     classifier, model = load_classifier(), load(options.model)
     if options.test:
         from ddim.data import open_images
-        from ddim.images import from_uint8
+        from ddim.pixels import from_uint8
 
         images = open_images(options.test)
         with torch.no_grad():

@@ -19,10 +19,10 @@ from PIL import Image
 from torch import nn
 
 from ddim.data import Batches, open_images
+from ddim.jobs import Recipe
+from ddim.jobs.train.loop import fit
+from ddim.jobs.train.state import new_state
 from ddim.nets import DiffusersNetwork
-from ddim.recipe import Recipe
-from ddim.train import fit
-from ddim.trainstate import new_state
 
 ENDLESS = 10**9
 

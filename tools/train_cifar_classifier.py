@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ddim.data import open_images
-from ddim.images import from_uint8
 from ddim.nets import torch_randomness
-from ddim.noise import generator
+from ddim.pixels import from_uint8
+from ddim.process import generator
 
 BATCH, WIDTHS, SHIFT, RATE = 200, (24, 48, 96), 3, 5e-3
 

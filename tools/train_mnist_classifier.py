@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ddim.data import open_images
-from ddim.images import from_uint8
 from ddim.metrics.classifier import CHANNELS, CLASSES, DigitClassifier, load_classifier
 from ddim.nets import torch_randomness
-from ddim.noise import generator
+from ddim.pixels import from_uint8
+from ddim.process import generator
 
 BATCH = 250
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ddim import DDIM, GaussianDenoiser, Schedule, tau, trajectory
-from ddim.sample import sample
+from ddim.solve import sample
 
 FIXTURES = json.loads((Path(__file__).parent.parent / "data" / "gaussian.json").read_text())
 NAMES = {"ermon_uniform": "ermongroup-uniform", "paper_linear": "paper-linear", "linspace_1_T": "linspace"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddim import DDIM, Prediction, Schedule, noise, sample, tau, trajectory
-from ddim.noise import generator
+from ddim.process import generator
 
 X0 = torch.tensor([0.7, -0.2], dtype=torch.float64)
 

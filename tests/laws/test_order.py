@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ddim import DDIM, GaussianDenoiser, Schedule, noise, sample, tau, trajectory
-from ddim.multistep import SOLVERS, DPMSolverPP, solver_named
+from ddim.solve import SOLVERS, DPMSolverPP, solver_named
 
 T, TOP, BOTTOM = 500_000, 1.25, 0.25  # phi from 1.25 (signal 0.32) to 0.25 (signal 0.97)
 SCHEDULE = Schedule(torch.linspace(0.0, TOP, T + 1, dtype=torch.float64).cos() ** 2)

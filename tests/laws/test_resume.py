@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ddim.cli import main
-from ddim.trainstate import checkpoints
+from ddim.cli.main import main
+from ddim.jobs.train.state import checkpoints
 
 FIXED = [
     "--preset", "digits", "--batch-size", "4", "--lr", "1e-3", "--warmup", "10", "--lr-decay-steps", "50", "--flip",

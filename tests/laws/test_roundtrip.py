@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from ddim import GaussianDenoiser, MixtureDenoiser, Schedule, noise, sample, tau
-from ddim.invert import decode, encode
-from ddim.latent_law import law
+from ddim.uses import decode, encode, law
 
 SCHEDULE = Schedule.linear(1000)
 
@@ -126,8 +125,8 @@ def test_law_numbers_on_known_input():
 @pytest.mark.parametrize("steps", [10, 50, 200, 1000])
 def test_the_coupled_scheme_keeps_rounding_within_its_growth(steps):
     """theory.md section 2: EDICT has lost float32 by S = 200; here a disturbance grows a hundredfold at most."""
-    from ddim.coupled import GROWTH, Coupled, Older, gamma_for
-    from ddim.sample import trajectory
+    from ddim.solve import Coupled, Older, gamma_for, trajectory
+    from ddim.solve.coupled import GROWTH
 
     assert gamma_for(steps) ** steps == pytest.approx(GROWTH, rel=1e-9)
     oracle, times = GaussianDenoiser(SCHEDULE, 0.0, 0.25), tau(1000, steps)

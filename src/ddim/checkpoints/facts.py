@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ddim.checkpoints.settings import MAX_SIDE, is_number, is_whole
-from ddim.predict import PARAMETERISATIONS
-from ddim.tau import SPACINGS
+from ddim.process import PARAMETERISATIONS, SPACINGS
+from ddim.refused import Refused
 
 Read = Callable[[Any], Any]  # a JSON value as the fact, or None where it is no such fact
 
@@ -21,7 +21,7 @@ def checked(facts: Mapping[str, Any], where: str) -> dict[str, Any]:
         where: the file, for error messages.
 
     Raises:
-        ValueError: a fact that is not what its name says; names file and fact.
+        Refused: a fact that is not what its name says; names file and fact.
     """
     out = dict(facts)
     for name, (rule, read) in RULES.items():
@@ -29,7 +29,7 @@ def checked(facts: Mapping[str, Any], where: str) -> dict[str, Any]:
             continue
         out[name] = read(facts[name])
         if out[name] is None:
-            raise ValueError(f"{where}: {name} must be {rule}, got {reprlib.repr(facts[name])}")
+            raise Refused(f"{where}: {name} must be {rule}, got {reprlib.repr(facts[name])}")
     return out
 
 
@@ -39,18 +39,18 @@ def classes(
     """(real classes, null label), both of them embeddings the network has.
 
     Raises:
-        ValueError: a class the network has no embedding for; shows both numbers.
+        Refused: a class the network has no embedding for; shows both numbers.
     """
     count, null_label = facts.get("num_classes"), facts.get("null_label")
     if embeddings is None:
         for name in ("num_classes", "null_label"):
             if facts.get(name) is not None:
-                raise ValueError(f"{where}: {name} = {facts[name]}, but the network has no class embeddings")
+                raise Refused(f"{where}: {name} = {facts[name]}, but the network has no class embeddings")
         return None, None
     if count is not None and count > embeddings:
-        raise ValueError(f"{where}: num_classes = {count}, but the network has {embeddings} class embeddings")
+        raise Refused(f"{where}: num_classes = {count}, but the network has {embeddings} class embeddings")
     if null_label is not None and null_label >= embeddings:
-        raise ValueError(
+        raise Refused(
             f"{where}: null_label = {null_label}, but the network's class embeddings are 0 to {embeddings - 1}"
         )
     if count is None:
@@ -65,11 +65,11 @@ def labels(facts: Mapping[str, Any], num_classes: int | None, where: str) -> tup
     """The classes' names, if there are any.
 
     Raises:
-        ValueError: more or fewer names than classes.
+        Refused: more or fewer names than classes.
     """
     names: tuple[str, ...] | None = facts.get("labels") or None
     if names is not None and num_classes is not None and len(names) != num_classes:
-        raise ValueError(f"{where}: {len(names)} label names for {num_classes} classes")
+        raise Refused(f"{where}: {len(names)} label names for {num_classes} classes")
     return names
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from ddim.checkpoints import ermongroup, lucidrains, openai
-from ddim.checkpoints.onnx_folder import is_onnx_folder, load_onnx_folder
-from ddim.checkpoints.pickles import read_torch
-from ddim.checkpoints.pipeline import is_folder, load_folder
+from ddim.checkpoints.families import READERS, is_folder, is_onnx_folder, load_folder, load_onnx_folder
 from ddim.checkpoints.record import Checkpoint
-from ddim.checkpoints.safe import read_safetensors, sha256
+from ddim.checkpoints.safety import read_safetensors, read_torch
 from ddim.checkpoints.settings import read_settings
+from ddim.files import sha256
+from ddim.refused import Refused
 
-READERS: dict[str, ModuleType] = {"ermongroup": ermongroup, "openai": openai, "lucidrains": lucidrains}
 FAMILIES = ("auto", "diffusers", *READERS)
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ("model_index.json", "ddim.json", "*config.json", "diffusion_pytorch_model*")
@@ -33,10 +30,10 @@ def open_checkpoint(
         config: the peer's own settings where the file does not hold them; a mapping, or a YAML or JSON file.
 
     Raises:
-        OSError, ValueError: nothing there, or not readable as a model; one line with the remedy.
+        OSError, Refused: nothing there, or not readable as a model; one line with the remedy.
     """
     if family not in FAMILIES:
-        raise ValueError(f"unknown family {family!r}; choose one of {', '.join(FAMILIES)}")
+        raise Refused(f"unknown family {family!r}; choose one of {', '.join(FAMILIES)}")
     settings = read_settings(config)
     path = Path(source)
     if path.is_dir():
@@ -53,25 +50,25 @@ def open_checkpoint(
 def _folder(path: Path, family: str, settings: dict[str, Any]) -> Checkpoint:
     if is_onnx_folder(path):
         if family not in ("auto", "diffusers") or settings:
-            raise ValueError(f"{path} was exported by ddim: give neither --family nor settings")
+            raise Refused(f"{path} was exported by ddim: give neither --family nor settings")
         return load_onnx_folder(path)
     if is_folder(path):
         if family not in ("auto", "diffusers"):
-            raise ValueError(f"{path} is a diffusers folder, not a file of {family}")
+            raise Refused(f"{path} is a diffusers folder, not a file of {family}")
         return load_folder(path, settings)
     files = sorted(p.name for p in path.iterdir() if p.suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"))
     hint = f"; give one of its files: {', '.join(files[:5])}" if files else ""
-    raise ValueError(f"{path} is not a model folder (no unet/config.json){hint}")
+    raise Refused(f"{path} is not a model folder (no unet/config.json){hint}")
 
 
 def _file(path: Path, family: str, settings: dict[str, Any]) -> Checkpoint:
     if family == "diffusers" or path.name in ("config.json", "model_index.json"):
-        raise ValueError(f"{path} is a file; a diffusers model is a folder: give {path.parent}")
+        raise Refused(f"{path} is a file; a diffusers model is a folder: give {path.parent}")
     value = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     if family == "auto":
         found = [name for name, reader in READERS.items() if reader.is_this(value)]
         if len(found) != 1:
-            raise ValueError(f"{path} is readable, but its weights have no layout of {', '.join(READERS)}{_saw(value)}")
+            raise Refused(f"{path} is readable, but its weights have no layout of {', '.join(READERS)}{_saw(value)}")
         family = found[0]
     parts = READERS[family].read(value, settings, str(path))
     checkpoint: Checkpoint = parts.checkpoint(family, path, sha256(path), settings)
@@ -99,7 +96,7 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES) + [f"*/{f}" for f in HUB_FILES]))
     except RepositoryNotFoundError:
-        raise ValueError(f"there is no folder {name}, and no model {name} on the hub (or it is private)") from None
+        raise Refused(f"there is no folder {name}, and no model {name} on the hub (or it is private)") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise OSError(

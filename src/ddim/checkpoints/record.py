@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddim.checkpoints.safe import digest
-from ddim.denoiser import Clip, Denoiser, DynamicThreshold, NetworkDenoiser, zero_based
-from ddim.schedule import Schedule
-from ddim.tau import tau
+from ddim.denoise import Clip, Denoiser, DynamicThreshold, NetworkDenoiser, zero_based
+from ddim.files import digest
+from ddim.pixels import PixelSpace
+from ddim.process import Schedule, tau
+from ddim.refused import Refused
 
 READING = ("num_classes", "null_label", "learned_variance", "time_scale", "clips", "clip_range", "thresholding",
            "threshold_quantile", "threshold_maximum", "data_range")  # fmt: skip
@@ -107,7 +108,7 @@ class Checkpoint:
         """The network (or another that runs it, e.g. in bf16) as a denoiser; no clip.
 
         Raises:
-            ValueError: eps prediction with a zero-terminal-SNR schedule.
+            Refused: eps prediction with a zero-terminal-SNR schedule.
         """
         label: Callable[[Tensor], Tensor] = zero_based if self.time_scale == 1.0 else self.time
         return NetworkDenoiser(
@@ -127,18 +128,9 @@ class Checkpoint:
         return Clip(denoise, *self.data_range)
 
     @property
-    def unit(self) -> float:
-        """How far apart in [-1, 1] two images are that differ by 1 to the network: 2 where it was trained on [0, 1]."""
-        low, high = self.data_range
-        return 2.0 / (high - low)
-
-    def to_unit(self, x: Tensor) -> Tensor:
-        """Images in the network's numbers, as numbers in [-1, 1]."""
-        return x if self.data_range == (-1.0, 1.0) else (x - self.data_range[0]) * self.unit - 1.0
-
-    def from_unit(self, x: Tensor) -> Tensor:
-        """Images in [-1, 1], as numbers the network was trained on."""
-        return x if self.data_range == (-1.0, 1.0) else (x + 1.0) / self.unit + self.data_range[0]
+    def space(self) -> PixelSpace:
+        """Between the network's numbers and pictures in [-1, 1]."""
+        return PixelSpace.of(self.shape, self.data_range)
 
     def own_tau(self, steps: int | None) -> tuple[int, ...]:
         """The file's own walk: its spacing, its steps_offset, its last step. Compatible, not better than ours.
@@ -146,7 +138,7 @@ class Checkpoint:
         Ends at 1 in place of 0 where the file says so: such a walk leaves the noise of alpha_bar[1] in.
 
         Raises:
-            ValueError: steps outside 1..T, or an offset that leaves the schedule.
+            Refused: steps outside 1..T, or an offset that leaves the schedule.
         """
         offset = self.steps_offset if self.spacing == "leading" else 0
         table = self.schedule.alpha_bar.tolist()
@@ -155,7 +147,7 @@ class Checkpoint:
             return times
         stops = tuple(t for t in times if t > self.ends_at)
         if not stops:
-            raise ValueError(f"the file's own walk of {steps} steps begins where it ends, at t = {self.ends_at}")
+            raise Refused(f"the file's own walk of {steps} steps begins where it ends, at t = {self.ends_at}")
         return (*stops, self.ends_at)
 
 

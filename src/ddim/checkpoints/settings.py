@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from ddim.checkpoints.safe import MAX_JSON
+from ddim.files import MAX_JSON
+from ddim.refused import Refused
 
 SHOWN = 6  # names in one error line
 MAX_SIDE = 65536
@@ -32,7 +33,7 @@ def read_settings(config: Mapping[str, Any] | str | Path | None) -> dict[str, An
     """The settings as a dict.
 
     Raises:
-        OSError, ValueError: no such file, not readable as YAML or JSON, not a mapping.
+        OSError, Refused: no such file, not readable as YAML or JSON, not a mapping.
     """
     if config is None:
         return {}
@@ -40,10 +41,10 @@ def read_settings(config: Mapping[str, Any] | str | Path | None) -> dict[str, An
         return dict(config)
     path = Path(config)
     if path.stat().st_size > MAX_JSON:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, too many for a configuration")
+        raise Refused(f"{path} has {path.stat().st_size} bytes, too many for a configuration")
     value = parsed(path.read_bytes(), str(path))
     if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold settings, one 'name: value' a line")
+        raise Refused(f"{path} must hold settings, one 'name: value' a line")
     return value
 
 
@@ -51,36 +52,36 @@ def parsed(text: str | bytes, where: str) -> Any:
     """A text in YAML or JSON as the value it holds.
 
     Raises:
-        ValueError: not readable; names `where`.
+        Refused: not readable; names `where`.
     """
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bytes that are no text, the 99th of May
-        raise ValueError(f"{where} is not readable as YAML or JSON: {' '.join(str(error).split())[:200]}") from None
+        raise Refused(f"{where} is not readable as YAML or JSON: {' '.join(str(error).split())[:200]}") from None
 
 
 def known_only(given: Iterable[Any], known: Collection[str], where: str, kind: str) -> None:
     """A misspelt setting that is passed over makes wrong images without a word, so every name must be known.
 
     Raises:
-        ValueError: names the unknown, each with the known name nearest to it.
+        Refused: names the unknown, each with the known name nearest to it.
     """
     unknown = sorted(str(name) for name in given if name not in known)
     if unknown:
         near = [(name, difflib.get_close_matches(name, known, 1, cutoff=0.0)) for name in unknown[:SHOWN]]
         words = ", ".join(f"{name} (the nearest is {match[0]})" if match else name for name, match in near)
         more = f", and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
-        raise ValueError(f"{where}: unknown {kind}: {words}{more}")
+        raise Refused(f"{where}: unknown {kind}: {words}{more}")
 
 
 def section(name: str, value: Any, known: Collection[str], where: str) -> dict[str, Any]:
     """One section of a peer's settings under full names, {"data.image_size": 32}.
 
     Raises:
-        ValueError: not a mapping, or a name the peer's section does not have.
+        Refused: not a mapping, or a name the peer's section does not have.
     """
     if not isinstance(value, Mapping):
-        raise ValueError(
+        raise Refused(
             f"{where}: {name} is a section and holds settings (--set {name}.NAME=VALUE), got {reprlib.repr(value)}"
         )
     full = {f"{name}.{key}": inner for key, inner in value.items()}
@@ -150,7 +151,7 @@ def choice(settings: Mapping[str, Any], name: str, default: str, allowed: tuple[
     """One of the words allowed."""
     value = settings.get(name, default)
     if value not in allowed:
-        raise ValueError(f"{_at(where)}{name} = {reprlib.repr(value)} is unknown; readable are {', '.join(allowed)}")
+        raise Refused(f"{_at(where)}{name} = {reprlib.repr(value)} is unknown; readable are {', '.join(allowed)}")
     return str(value)
 
 
@@ -168,17 +169,17 @@ def agree(settings: Mapping[str, Any], found: Mapping[str, Any], where: str) -> 
     """Settings the file itself tells must say the same.
 
     Raises:
-        ValueError: names the setting and both values.
+        Refused: names the setting and both values.
     """
     for name, value in found.items():
         if name in settings and settings[name] is not None and settings[name] != value:
             given = reprlib.repr(settings[name])
-            raise ValueError(f"{where}: {name} = {given} is given, but the weights say {value!r}")
+            raise Refused(f"{where}: {name} = {given} is given, but the weights say {value!r}")
 
 
 def _at(where: str) -> str:
     return f"{where}: " if where else ""
 
 
-def _wrong(where: str, rule: str, value: Any) -> ValueError:
-    return ValueError(f"{_at(where)}{rule}, got {reprlib.repr(value)}")
+def _wrong(where: str, rule: str, value: Any) -> Refused:
+    return Refused(f"{_at(where)}{rule}, got {reprlib.repr(value)}")

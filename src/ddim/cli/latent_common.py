@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddim.images import SUFFIXES, read_image, save_png, to_uint8
 from ddim.model import Model
+from ddim.pixels import SUFFIXES, read_image, save_png, to_uint8
+from ddim.refused import Refused
 
 GRID_HEIGHT = 84  # pixels a picture of a grid has at least: small images are enlarged, without smoothing
 
@@ -24,7 +25,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     """The files named, and those in the folders named, sorted within each folder.
 
     Raises:
-        ValueError: nothing there.
+        Refused: nothing there.
     """
     found: list[Path] = []
     for path in paths:
@@ -33,9 +34,9 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
-            raise ValueError(f"there is no image {path}")
+            raise Refused(f"there is no image {path}")
     if not found:
-        raise ValueError(f"no images in {', '.join(map(str, paths)) or 'nothing'}; name image files or folders of them")
+        raise Refused(f"no images in {', '.join(map(str, paths)) or 'nothing'}; name image files or folders of them")
     return found
 
 
@@ -48,12 +49,12 @@ def numbers(text: str, flag: str) -> list[int]:
     """ "10,20,50" as whole numbers.
 
     Raises:
-        ValueError: anything else.
+        Refused: anything else.
     """
     try:
         return [int(word) for word in text.split(",") if word.strip()]
     except ValueError:
-        raise ValueError(f'{flag} is written like "10,20,50", got {text!r}') from None
+        raise Refused(f'{flag} is written like "10,20,50", got {text!r}') from None
 
 
 def labels_of(model: Model, text: str | None, n: int) -> list[int] | None:
@@ -68,10 +69,10 @@ def new_file(out: Path) -> Path:
     """A path to write to.
 
     Raises:
-        ValueError: there is a file already.
+        Refused: there is a file already.
     """
     if out.exists():
-        raise ValueError(f"{out} exists; choose another name for --out")
+        raise Refused(f"{out} exists; choose another name for --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     return out
 

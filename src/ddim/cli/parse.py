@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import tyro
 import yaml
 
+from ddim.refused import Refused
+
 T = TypeVar("T")
 
 
@@ -21,7 +23,7 @@ def parse(name: str, command: type[T], args: list[str]) -> T:
     A positional argument of the YAML is left out where argv has no room for it: argv brings its own.
 
     Raises:
-        ValueError: anything argv or the YAML has wrong, in one line.
+        Refused: anything argv or the YAML has wrong, in one line.
     """
     positional, args = _with_config(command, args)
     if not positional:
@@ -42,7 +44,7 @@ def _built(name: str, command: type[T], args: list[str]) -> T:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise ValueError(f"{_one_line(errors.getvalue())}; see ddim {name} --help") from None
+        raise Refused(f"{_one_line(errors.getvalue())}; see ddim {name} --help") from None
 
 
 def _with_config(command: type[Any], args: list[str]) -> tuple[list[str], list[str]]:
@@ -54,7 +56,7 @@ def _with_config(command: type[Any], args: list[str]) -> tuple[list[str], list[s
         return [], args
     at = args.index("--config")
     if at + 1 >= len(args) or not args[at + 1]:
-        raise ValueError("--config needs a YAML file")
+        raise Refused("--config needs a YAML file")
     path, rest = Path(args[at + 1]), args[:at] + args[at + 2 :]
     options = _options(path)
     fields = {f.name: f for f in dataclasses.fields(command)}
@@ -63,7 +65,7 @@ def _with_config(command: type[Any], args: list[str]) -> tuple[list[str], list[s
     for key, value in options.items():
         field = str(key).replace("-", "_")
         if field not in fields:
-            raise ValueError(f"{path} names {key!r}, which is no option; choose from {', '.join(sorted(fields))}")
+            raise Refused(f"{path} names {key!r}, which is no option; choose from {', '.join(sorted(fields))}")
         kind, flag = str(fields[field].type), field.replace("_", "-")
         words = [str(v) for v in value] if isinstance(value, list) else [str(value)]
         if kind == "bool" and isinstance(value, bool):  # a flag takes no word: --flip, --no-flip
@@ -79,9 +81,9 @@ def _options(path: Path) -> dict[Any, Any]:
     try:
         options = yaml.safe_load(path.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable as YAML: {error}") from None
+        raise Refused(f"{path} is not readable as YAML: {error}") from None
     if not isinstance(options, dict):
-        raise ValueError(f"{path} must hold options, one 'name: value' a line")
+        raise Refused(f"{path} must hold options, one 'name: value' a line")
     return options
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ddim.data.cache import Images
-from ddim.images import from_uint8
-from ddim.noise import generator
+from ddim.pixels import from_uint8
+from ddim.process import generator
+from ddim.refused import Refused
 
 
 class Batch(NamedTuple):
@@ -36,16 +37,16 @@ class Batches:
         labelled: hand out the classes.
 
     Raises:
-        ValueError: B below 1; labels asked of data without classes.
+        Refused: B below 1; labels asked of data without classes.
     """
 
     def __init__(
         self, images: Images, batch_size: int, seed: int, *, flip: bool = False, labelled: bool = True
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"the batch size must be at least 1, got {batch_size}")
+            raise Refused(f"the batch size must be at least 1, got {batch_size}")
         if labelled and images.labels is None:
-            raise ValueError(f"{images.report.source} has no classes: labels need a folder per class or a label column")
+            raise Refused(f"{images.report.source} has no classes: labels need a folder per class or a label column")
         self.images, self.batch_size, self.seed, self.flip, self.labelled = images, batch_size, seed, flip, labelled
         self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 

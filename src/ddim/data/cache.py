@@ -23,7 +23,8 @@ from PIL import Image
 
 from ddim.data.room import building_place, new_array
 from ddim.data.sources import Source, open_source
-from ddim.images import Fit, Pixels, as_pixels, fitted, open_image
+from ddim.pixels import Fit, Pixels, as_pixels, fitted, open_image
+from ddim.refused import Refused
 
 FORMAT = 2  # raise when what is stored changes
 PIXELS, LABELS, REPORT = "pixels.npy", "labels.npy", "report.json"
@@ -111,7 +112,7 @@ def open_images(
         progress: called with (done, total) while decoding.
 
     Raises:
-        ValueError: no images, unreadable ones (by name), sizes that differ without `size`. OSError: cache not
+        Refused: no images, unreadable ones (by name), sizes that differ without `size`. OSError: cache not
             writable, or the disk full.
     """
     source = open_source(data, labels=labels)
@@ -201,14 +202,14 @@ def _finish(folder: Path, pixels: Pixels, report: Report, channels: int, labels:
 def _decoded(name: str, raw: Path | bytes | Image.Image | None) -> tuple[str, Image.Image]:
     """(mode of the file, upright L or RGB picture)."""
     if raw is None:
-        raise ValueError(f"{name}: no image bytes")
+        raise Refused(f"{name}: no image bytes")
     if isinstance(raw, Image.Image):
         return raw.mode, raw
     mode: list[str] = []
     try:
         image = open_image(raw, mode.append, name if isinstance(raw, bytes) else None)
     except OSError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise Refused(f"{name}: {error}") from None
     return mode[0], image
 
 
@@ -216,22 +217,22 @@ def _label(name: str, label: int | None, source: Source) -> int:
     if source.class_names is None:
         return 0
     if label is None or not 0 <= label < len(source.class_names):
-        raise ValueError(f"{name} of {source.name} has the label {label}, outside 0..{len(source.class_names) - 1}")
+        raise Refused(f"{name} of {source.name} has the label {label}, outside 0..{len(source.class_names) - 1}")
     return int(label)
 
 
 def _refuse(report: Report, source: Source, sizes: Counter[str], given: bool, skip: bool) -> None:
     if report.unreadable and not skip:
         more = f" and {len(report.unreadable) - 10} more" if len(report.unreadable) > 10 else ""
-        raise ValueError(
+        raise Refused(
             f"{len(report.unreadable)} of {source.count} images cannot be read: "
             f"{'; '.join(report.unreadable[:10])}{more}; "
             "repair or remove them, or give --skip-unreadable"
         )
     if len(sizes) > 1 and not given:
-        raise ValueError(
+        raise Refused(
             f"the images of {source.name} have {len(sizes)} different sizes ({_most(dict(sizes))}); "
             "choose one with --size H or HxW"
         )
     if report.count < 2:
-        raise ValueError(f"{source.name} holds {report.count} readable image(s); training needs at least 2")
+        raise Refused(f"{source.name} holds {report.count} readable image(s); training needs at least 2")

@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddim.refused import Refused
+
 MANY, SPARSE = 1000, 10  # more classes than this, and than so many times those that occur, are no class numbers
 
 
@@ -15,7 +17,7 @@ def check_images(file: Path, column: str, schema: Any) -> None:
     from pyarrow import types
 
     if column not in schema.names:
-        raise ValueError(
+        raise Refused(
             f"{file} has no column {column!r}, as the first file has; its columns are {', '.join(schema.names)}"
         )
     kind = schema.field(column).type
@@ -24,7 +26,7 @@ def check_images(file: Path, column: str, schema: Any) -> None:
     if types.is_dictionary(kind):
         kind = kind.value_type
     if not (types.is_binary(kind) or types.is_large_binary(kind) or types.is_null(kind)):
-        raise ValueError(
+        raise Refused(
             f"column {column!r} of {file} holds {kind}; it must hold image files as bytes, or structs with 'bytes'"
         )
 
@@ -35,7 +37,7 @@ def check_labels(name: str, column: str, schema: Any) -> None:
 
     kind = schema.field(column).type
     if not (types.is_integer(kind) or types.is_boolean(kind) or types.is_null(kind)):
-        raise ValueError(
+        raise Refused(
             f"column {column!r} of {name} holds {kind}, not class numbers 0, 1, ...; renumber it, "
             "or give --labels ignore"
         )
@@ -48,12 +50,12 @@ def class_names(files: Sequence[Path], tables: Sequence[Any], label: str) -> tup
     found: set[Any] = set()
     for file, table in zip(files, tables, strict=True):
         if label not in table.schema_arrow.names:
-            raise ValueError(f"{file} has no column {label!r}, as the first file has; add it, or give --labels ignore")
+            raise Refused(f"{file} has no column {label!r}, as the first file has; add it, or give --labels ignore")
         check_labels(str(file), label, table.schema_arrow)
         try:
             found |= set(table.read(columns=[label]).column(label).unique().to_pylist())
         except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{file} cannot be read as Parquet: {first_line(error)}") from None
+            raise Refused(f"{file} cannot be read as Parquet: {first_line(error)}") from None
     about: Any = (tables[0].schema_arrow.metadata or {}).get(b"huggingface")
     try:
         about = json.loads(about) if about else None
@@ -71,10 +73,10 @@ def numbered(found: Collection[Any], name: str, names: tuple[str, ...] = ()) -> 
     odd = [k for k in found if not isinstance(k, int) or k < 0 or (names and k >= len(names))]
     if odd:
         numbers = f"0..{len(names) - 1}, one for each of its names" if names else "class numbers 0, 1, ..."
-        raise ValueError(f"the labels of {name} must be {numbers}, but one is {odd[0]!r}; or give --labels ignore")
+        raise Refused(f"the labels of {name} must be {numbers}, but one is {odd[0]!r}; or give --labels ignore")
     classes = max(found, default=-1) + 1
     if not names and classes > MANY and classes > SPARSE * len(found):
-        raise ValueError(
+        raise Refused(
             f"the labels of {name} go up to {classes - 1}, but only {len(found)} different ones occur; "
             f"number them 0..{len(found) - 1}, or give --labels ignore"
         )

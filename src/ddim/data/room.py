@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddim.images import Pixels
+from ddim.pixels import Pixels
 
 STALE = 24 * 3600.0  # seconds without a change after which a build on another machine is taken for dead
 NO_PREALLOCATION = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # a file system that cannot; errors come later then

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from ddim.data.columns import check_images, check_labels, class_names, first_line, numbered
-from ddim.images import SUFFIXES
+from ddim.pixels import SUFFIXES
+from ddim.refused import Refused
 
 Raw = tuple[str, Path | bytes | Image.Image | None, int | None]
 """(name, file or bytes or picture, label); None for a row without an image."""
@@ -45,22 +46,20 @@ def open_source(data: str | Path, *, labels: bool = True) -> Source:
         labels: whether they are wanted; if not, a label column that is none is passed over, not refused.
 
     Raises:
-        ValueError: nothing there, nothing in it, or not readable; names the path and the remedy.
+        Refused: nothing there, nothing in it, or not readable; names the path and the remedy.
     """
     path = Path(data)
     if path.is_dir():
         return _folder(path, labels)
     if path.is_file():
         if path.suffix.lower() != ".parquet":
-            raise ValueError(
-                f"{path} is a single file; DATA is a folder of images, a .parquet file, 'digits' or a hub id"
-            )
+            raise Refused(f"{path} is a single file; DATA is a folder of images, a .parquet file, 'digits' or a hub id")
         return _parquet(path, [path], labels)
     if str(data) == "digits":
         return _digits()
     if str(data).count("/") == 1 and not str(data).startswith((".", "/", "~")):
         return _hub(str(data), labels)
-    raise ValueError(
+    raise Refused(
         f"there is no folder or file {path}; DATA is a folder of images, a .parquet file, 'digits' or a hub id"
     )
 
@@ -75,12 +74,12 @@ def _folder(root: Path, wanted: bool) -> Source:
     }
     classes = {name: files for name, files in classes.items() if files}
     if flat and classes:
-        raise ValueError(
+        raise Refused(
             f"{root} holds {len(flat)} images beside {len(classes)} folders with images; "
             "put all images in class folders, or all in one folder"
         )
     if not flat and not classes:
-        raise ValueError(f"{root} holds no images (looked for {', '.join(sorted(SUFFIXES))}) and no .parquet file")
+        raise Refused(f"{root} holds no images (looked for {', '.join(sorted(SUFFIXES))}) and no .parquet file")
     names = tuple(classes) or None
     files = [(f, None) for f in flat] if flat else [(f, k) for k, c in enumerate(classes.values()) for f in c]
     stats = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f, _ in files]
@@ -105,17 +104,17 @@ def _parquet(root: Path, files: Sequence[Path], wanted: bool) -> Source:
     try:
         tables = [pq.ParquetFile(f) for f in files]
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{root} cannot be read as Parquet: {first_line(error)}") from None
+        raise Refused(f"{root} cannot be read as Parquet: {first_line(error)}") from None
     columns = tables[0].schema_arrow.names
     image = next((c for c in IMAGE_COLUMNS if c in columns), None)
     label = next((c for c in LABEL_COLUMNS if c in columns), None)
     if image is None:
-        raise ValueError(f"{root} has no column 'image' with bytes; its columns are {', '.join(columns)}")
+        raise Refused(f"{root} has no column 'image' with bytes; its columns are {', '.join(columns)}")
     for file, table in zip(files, tables, strict=True):
         check_images(file, image, table.schema_arrow)
     count = sum(t.metadata.num_rows for t in tables)
     if not count:
-        raise ValueError(f"{root} has no rows")
+        raise Refused(f"{root} has no rows")
     names = _unless(wanted, lambda: class_names(files, tables, label)) if label else None
     column = label if names else None
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
@@ -130,7 +129,7 @@ def _parquet(root: Path, files: Sequence[Path], wanted: bool) -> Source:
                         yield f"row {row}", cell["bytes"] if isinstance(cell, dict) else cell, k
                         row += 1
         except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{root} is damaged after row {row} of {count}: {first_line(error)}") from None
+            raise Refused(f"{root} is damaged after row {row} of {count}: {first_line(error)}") from None
 
     return Source(str(root), count, names, _digest("parquet", str(root.resolve()), stats), read)
 
@@ -149,7 +148,7 @@ def _digits() -> Source:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise ValueError("DATA 'digits' needs scikit-learn: pip install 'ddim[digits]'") from None
+        raise Refused("DATA 'digits' needs scikit-learn: pip install 'ddim[digits]'") from None
 
     def read() -> Iterator[Raw]:
         bunch = load_digits()
@@ -167,13 +166,13 @@ def _hub(name: str, wanted: bool) -> Source:
     try:
         table = datasets.load_dataset(name, split="train")
     except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
+        raise Refused(
             f"there is no folder {name}, and as a hub id it cannot be loaded (network? name?): {first_line(error)}"
         ) from None
     image = next((c for c in IMAGE_COLUMNS if c in table.column_names), None)
     label = next((c for c in LABEL_COLUMNS if c in table.column_names), None)
     if image is None:
-        raise ValueError(f"{name} has no column 'image'; its columns are {', '.join(table.column_names)}")
+        raise Refused(f"{name} has no column 'image'; its columns are {', '.join(table.column_names)}")
 
     def found_names() -> tuple[str, ...]:
         check_labels(name, str(label), table.features.arrow_schema)
@@ -184,7 +183,7 @@ def _hub(name: str, wanted: bool) -> Source:
         raw = table.select_columns([image] + ([label] if names else []))
         raw = raw.cast_column(image, datasets.Image(decode=False))
     except (pyarrow.ArrowException, ValueError, TypeError) as error:
-        raise ValueError(f"column {image!r} of {name} holds no images: {first_line(error)}") from None
+        raise Refused(f"column {image!r} of {name} holds no images: {first_line(error)}") from None
 
     def read() -> Iterator[Raw]:
         for i, row in enumerate(raw):

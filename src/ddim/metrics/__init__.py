@@ -7,7 +7,22 @@ from ddim.metrics.neighbours import Fidelity, diversity, fidelity, radii
 from ddim.metrics.scores import Reconstruction, consistency, inception_score, reconstruction
 
 __all__ = [
-    "Estimate", "Extractor", "Fidelity", "Moments", "Reconstruction", "consistency", "distance_name", "diversity",
-    "extractor", "fidelity", "frechet", "frechet_bias", "inception_score", "kid", "mmd2", "moments_of", "radii",
+    "Estimate",
+    "Extractor",
+    "Fidelity",
+    "Moments",
+    "Reconstruction",
+    "consistency",
+    "distance_name",
+    "diversity",
+    "extractor",
+    "fidelity",
+    "frechet",
+    "frechet_bias",
+    "inception_score",
+    "kid",
+    "mmd2",
+    "moments_of",
+    "radii",
     "reconstruction",
-]  # fmt: skip
+]

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ddim.refused import Refused
+
 WEIGHTS = Path(__file__).parent.parent / "bundled" / "mnist-classifier.safetensors"
 CHANNELS = ((1, 16, 1), (16, 32, 2), (32, 48, 1), (48, 64, 2), (64, 64, 1))  # in, out, stride of each convolution
 SIDE, CLASSES = 28, 10
@@ -31,10 +33,10 @@ class DigitClassifier(nn.Module):
         """The 64 numbers before the last layer, (B, 64).
 
         Raises:
-            ValueError: images that are not (B, 1, 28, 28).
+            Refused: images that are not (B, 1, 28, 28).
         """
         if x.ndim != 4 or x.shape[1:] != (1, SIDE, SIDE):
-            raise ValueError(f"the mnist classifier reads grey 28x28 images, (B, 1, 28, 28), got {tuple(x.shape)}")
+            raise Refused(f"the mnist classifier reads grey 28x28 images, (B, 1, 28, 28), got {tuple(x.shape)}")
         h = (x.clamp(-1.0, 1.0) + 1.0) / 2.0  # black is 0, as the padding
         for conv in self.convs:
             h = torch.relu(conv(h))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ddim.metrics.classifier import SIDE, WEIGHTS, DigitClassifier, load_classifier
+from ddim.refused import Refused
 
 NAMES = ("mnist", "inception", "dinov2", "pixels")
 PIXEL_SIDE = 32
@@ -76,7 +77,7 @@ class Digits(_Base):
     @torch.no_grad()
     def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         if images.shape[1] != 1:
-            raise ValueError(f"extractor 'mnist' reads grey images, got {images.shape[1]} channels; see --extractor")
+            raise Refused(f"extractor 'mnist' reads grey images, got {images.shape[1]} channels; see --extractor")
         if images.shape[2:] == (32, 32):
             images = images[..., 2:30, 2:30]  # 28x28 with a border of 2, the usual padding of MNIST
         elif max(images.shape[2:]) < SIDE:  # small scans fill their frame; MNIST's digits fill 20x20 of 28x28
@@ -108,7 +109,7 @@ class Inception(_Base):
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         if find_spec("torch_fidelity") is None:
-            raise ValueError("extractor 'inception' needs torch-fidelity: pip install 'ddim[inception]'")
+            raise Refused("extractor 'inception' needs torch-fidelity: pip install 'ddim[inception]'")
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         try:
@@ -134,7 +135,7 @@ class Dino(_Base):
 
     def __init__(self, device: torch.device | str = "cpu", source: str = "facebook/dinov2-large") -> None:
         if find_spec("transformers") is None:
-            raise ValueError("extractor 'dinov2' needs transformers: pip install 'ddim[dinov2]'")
+            raise Refused("extractor 'dinov2' needs transformers: pip install 'ddim[dinov2]'")
         try:
             self.network: Any = import_module("transformers").AutoModel.from_pretrained(source).eval().to(device)
         except OSError as error:
@@ -165,14 +166,14 @@ class Program(_Base):
         self.name = f"file-{stem}" if stem in NAMES else stem  # nobody's file is the standard Inception
         self.weights_hash = sha256(self.path)
         if not is_zipfile(self.path):  # both kinds are; torch would log a traceback before it says so
-            raise ValueError(f"{self.path} is no TorchScript or ExportedProgram file: not an archive")
+            raise Refused(f"{self.path} is no TorchScript or ExportedProgram file: not an archive")
         try:
             if self.path.suffix == ".pt2":
                 self.network: Any = torch.export.load(self.path).module()
             else:
                 self.network = torch.jit.load(str(self.path), map_location=self.device).eval()  # type: ignore[no-untyped-call]  # torch's
         except (RuntimeError, ValueError, OSError, KeyError) as error:
-            raise ValueError(
+            raise Refused(
                 f"{self.path} is no TorchScript or ExportedProgram file: {str(error).splitlines()[0]}"
             ) from None
 
@@ -182,11 +183,11 @@ class Program(_Base):
             out = self.network(images.to(self.device, torch.float32))
         except (RuntimeError, ValueError, AssertionError) as error:  # torch's guards of shapes are of all three kinds
             reason = str(error).strip().splitlines()[-1]
-            raise ValueError(f"{self.path} cannot take images of shape {tuple(images.shape)}: {reason}") from None
+            raise Refused(f"{self.path} cannot take images of shape {tuple(images.shape)}: {reason}") from None
         f, logits = (out[0], out[1]) if isinstance(out, tuple | list) and len(out) > 1 else (out, None)
         f = f[0] if isinstance(f, tuple | list) else f
         if f.ndim != 2 or len(f) != len(images):
-            raise ValueError(f"{self.path} must return features (B, D) for {len(images)} images, got {tuple(f.shape)}")
+            raise Refused(f"{self.path} must return features (B, D) for {len(images)} images, got {tuple(f.shape)}")
         return f.float().cpu(), None if logits is None else logits.float().cpu()
 
 
@@ -194,7 +195,7 @@ def extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
     """The extractor of that name (mnist, inception, dinov2, pixels), or the program in that file.
 
     Raises:
-        ValueError: an unknown name, or a package that is not installed. OSError: weights that cannot be had.
+        Refused: an unknown name, or a package that is not installed. OSError: weights that cannot be had.
     """
     if name == "mnist":
         return Digits(device)
@@ -206,7 +207,7 @@ def extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
         return Pixels()
     if Path(name).is_file():
         return Program(Path(name), device)
-    raise ValueError(f"there is no extractor {name!r}: choose {', '.join(NAMES)} or a TorchScript (.pt) or .pt2 file")
+    raise Refused(f"there is no extractor {name!r}: choose {', '.join(NAMES)} or a TorchScript (.pt) or .pt2 file")
 
 
 def sha256(path: Path) -> str:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddim.noise import generator
+from ddim.process import generator
+from ddim.refused import Refused
 
 
 class Estimate(NamedTuple):
@@ -21,10 +22,10 @@ def mmd2(x: Tensor, y: Tensor) -> float:
     """Unbiased squared MMD of features x (n, D), y (m, D) under the kernel (x.y/D + 1)^3, float64.
 
     Raises:
-        ValueError: fewer than 2 rows in either set.
+        Refused: fewer than 2 rows in either set.
     """
     if min(len(x), len(y)) < 2:
-        raise ValueError(f"KID needs at least 2 images in each set, got {len(x)} and {len(y)}")
+        raise Refused(f"KID needs at least 2 images in each set, got {len(x)} and {len(y)}")
     x, y = x.double(), y.double()
     xx, yy, xy = (_kernel(a, b) for a, b in ((x, x), (y, y), (x, y)))
     n, m = len(x), len(y)
@@ -40,10 +41,10 @@ def kid(x: Tensor, y: Tensor, *, subsets: int = 100, size: int = 1000, seed: int
     """Mean and spread of `mmd2` over random subsets of both sets; size is lowered to the smaller set.
 
     Raises:
-        ValueError: see `mmd2`; no subsets.
+        Refused: see `mmd2`; no subsets.
     """
     if subsets < 1:
-        raise ValueError(f"KID needs at least 1 subset, got {subsets}")
+        raise Refused(f"KID needs at least 1 subset, got {subsets}")
     size = min(size, len(x), len(y))
     values = []
     for i in range(subsets):

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddim.refused import Refused
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -26,14 +28,14 @@ class Moments:
         """Moments of features (n, D).
 
         Raises:
-            ValueError: not (n, D), or a feature that is not finite.
+            Refused: not (n, D), or a feature that is not finite.
         """
         if features.ndim != 2 or not len(features):
-            raise ValueError(f"features must be (n, D) with n >= 1, got {tuple(features.shape)}")
+            raise Refused(f"features must be (n, D) with n >= 1, got {tuple(features.shape)}")
         f = features.detach().to("cpu", torch.float64)
         if not bool(torch.isfinite(f).all()):
             bad = int((~torch.isfinite(f).all(1)).sum())
-            raise ValueError(f"{bad} of {len(f)} images have features that are not finite: are the images finite?")
+            raise Refused(f"{bad} of {len(f)} images have features that are not finite: are the images finite?")
         mean = f.mean(0)
         centred = f - mean
         return cls(len(f), mean, centred.T @ centred)
@@ -50,10 +52,10 @@ class Moments:
         """scatter / (n - 1), (D, D), as every FID program has it.
 
         Raises:
-            ValueError: fewer than two items.
+            Refused: fewer than two items.
         """
         if self.n < 2:
-            raise ValueError(f"a covariance needs at least 2 images, got {self.n}")
+            raise Refused(f"a covariance needs at least 2 images, got {self.n}")
         return self.scatter / (self.n - 1)
 
 
@@ -64,7 +66,7 @@ def moments_of(batches: Iterable[Tensor]) -> Moments:
         here = Moments.of(features)
         total = here if total is None else total.merged(here)
     if total is None:
-        raise ValueError("there are no features to take moments of")
+        raise Refused("there are no features to take moments of")
     return total
 
 
@@ -74,10 +76,10 @@ def frechet(a: Moments, b: Moments) -> float:
     The last trace is the nuclear norm of C_a^(1/2) C_b^(1/2), which singular covariances (n < D) do not upset.
 
     Raises:
-        ValueError: features of different length.
+        Refused: features of different length.
     """
     if len(a.mean) != len(b.mean):
-        raise ValueError(f"features of {len(a.mean)} and {len(b.mean)} numbers cannot be compared")
+        raise Refused(f"features of {len(a.mean)} and {len(b.mean)} numbers cannot be compared")
     cross = torch.linalg.svdvals(_root(a.covariance) @ _root(b.covariance)).sum()
     apart = (a.mean - b.mean).square().sum()
     return max(0.0, float(apart + a.covariance.trace() + b.covariance.trace() - 2.0 * cross))

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ddim.refused import Refused
+
 BLOCK = 1024
 
 
@@ -27,10 +29,10 @@ def radii(x: Tensor, k: int) -> Tensor:
     """Distance of each row of x (n, D) to its k-th nearest other row; (n,).
 
     Raises:
-        ValueError: k not below n.
+        Refused: k not below n.
     """
     if not 1 <= k < len(x):
-        raise ValueError(f"k = {k} nearest neighbours need more than {k} images, got {len(x)}")
+        raise Refused(f"k = {k} nearest neighbours need more than {k} images, got {len(x)}")
     return torch.cat([_distances(block, x).kthvalue(k + 1, dim=1).values for block in torch.split(x, BLOCK)])
 
 
@@ -43,7 +45,7 @@ def fidelity(real: Tensor, fake: Tensor, *, k: int = 3, density_k: int = 5) -> F
         k, density_k: nearest neighbours of the first and the second pair of measures; the papers' 3 and 5.
 
     Raises:
-        ValueError: too few images for k.
+        Refused: too few images for k.
     """
     real, fake = real.double(), fake.double()
     real_k, fake_k, real_dense = radii(real, k), radii(fake, k), radii(real, density_k)
@@ -67,11 +69,11 @@ def diversity(x: Tensor) -> float:
     """Mean distance between two different rows of x (n, D).
 
     Raises:
-        ValueError: fewer than 2 rows.
+        Refused: fewer than 2 rows.
     """
     n = len(x)
     if n < 2:
-        raise ValueError(f"diversity needs at least 2 images, got {n}")
+        raise Refused(f"diversity needs at least 2 images, got {n}")
     x = x.double()
     return sum(float(_distances(block, x).sum()) for block in torch.split(x, BLOCK)) / (n * (n - 1))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddim.metrics.kernel import Estimate
 from ddim.metrics.neighbours import diversity
+from ddim.refused import Refused
 
 
 def inception_score(logits: Tensor, splits: int = 10) -> Estimate:
@@ -20,10 +21,10 @@ def inception_score(logits: Tensor, splits: int = 10) -> Estimate:
         splits: parts over which mean and spread are taken, in the given order.
 
     Raises:
-        ValueError: fewer images than splits.
+        Refused: fewer images than splits.
     """
     if not 1 <= splits <= len(logits):
-        raise ValueError(f"{splits} splits need at least as many images, got {len(logits)}")
+        raise Refused(f"{splits} splits need at least as many images, got {len(logits)}")
     log_p = torch.log_softmax(logits.double(), 1)
     scores = []
     for part in log_p.tensor_split(splits):
@@ -40,13 +41,13 @@ def consistency(a: Tensor, b: Tensor) -> float:
     states the property; the number is ours).
 
     Raises:
-        ValueError: different shapes; fewer than 2 rows; rows of b all alike.
+        Refused: different shapes; fewer than 2 rows; rows of b all alike.
     """
     if a.shape != b.shape:
-        raise ValueError(f"consistency compares the same seeds: features {tuple(a.shape)} and {tuple(b.shape)}")
+        raise Refused(f"consistency compares the same seeds: features {tuple(a.shape)} and {tuple(b.shape)}")
     unrelated = diversity(b)
     if unrelated == 0.0:
-        raise ValueError("consistency has no scale: all images of the reference have the same features")
+        raise Refused("consistency has no scale: all images of the reference have the same features")
     return float((a.double() - b.double()).norm(dim=1).mean()) / unrelated
 
 
@@ -61,9 +62,9 @@ def reconstruction(x: Tensor, y: Tensor) -> Reconstruction:
     """Error between images x and y, each (n, C, H, W) in [-1, 1].
 
     Raises:
-        ValueError: different shapes.
+        Refused: different shapes.
     """
     if x.shape != y.shape:
-        raise ValueError(f"images of {tuple(x.shape)} and {tuple(y.shape)} cannot be compared")
+        raise Refused(f"images of {tuple(x.shape)} and {tuple(y.shape)} cannot be compared")
     mse = float(((x.double() - y.double()) / 2.0).square().mean())
     return Reconstruction(mse, -10.0 * math.log10(mse) if mse > 0.0 else math.inf)

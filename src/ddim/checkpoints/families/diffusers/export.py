@@ -1,0 +1,49 @@
+"""A model for diffusers: the same folder, without what its DDIMPipeline cannot run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ddim.checkpoints.families.diffusers.folder import save_checkpoint
+from ddim.checkpoints.families.diffusers.network import CHANGES
+from ddim.checkpoints.families.diffusers.network import unet as unet_of
+from ddim.checkpoints.record import Checkpoint
+from ddim.nets import DiffusersNetwork
+from ddim.refused import Refused
+
+
+def export_checkpoint(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> tuple[str, ...]:
+    """Write a folder that diffusers' DDIMPipeline runs; returns what a user of it should know.
+
+    A learned variance is left out (its pipeline stops at 2C channels; DDIM does not use it).
+
+    Raises:
+        Refused: a network no diffusers configuration expresses; a class-conditional one for its pipeline
+            is written, with a note.
+    """
+    unet = getattr(checkpoint.network, "unet", None)
+    config = dict(unet.config) if unet is not None else {}
+    if unet is None or config.get("_class_name", "UNet2DModel") != "UNet2DModel" or config.get(CHANGES):
+        reason = next((n for n in checkpoint.notes if "ddim only" in n), "it is no UNet2DModel")
+        raise Refused(f"diffusers cannot run this network: {reason}; ddim import writes it for ddim")
+    notes = []
+    if checkpoint.learned_variance:
+        c = checkpoint.shape[0]
+        state = dict(unet.state_dict())
+        state |= {k: state[k][:c] for k in ("conv_out.weight", "conv_out.bias")}
+        smaller = unet_of(config | {"out_channels": c}, state, str(path))
+        network = DiffusersNetwork(smaller, checkpoint.null_label)
+        checkpoint = replace(checkpoint, network=network, learned_variance=False)
+        notes.append("the learned variance was left out: DDIM does not use it and DDIMPipeline cannot run it")
+    if checkpoint.num_classes is not None:
+        notes.append("DDIMPipeline passes no class labels; call the UNet yourself with class_labels=")
+    if checkpoint.clips:
+        notes.append("diffusers clips x0 without re-deriving eps: pass use_clipped_model_output=True for our images")
+    if checkpoint.data_range != (-1.0, 1.0):
+        low, high = checkpoint.data_range
+        notes.append(f"the network's images run from {low:g} to {high:g}; DDIMPipeline takes -1 to 1 for granted")
+    save_checkpoint(path, checkpoint, dtype=dtype)
+    return tuple(notes)

@@ -1,0 +1,223 @@
+"""Reading diffusers' folders: DDPMPipeline, DDIMPipeline, a bare UNet2DModel, our own (which add ddim.json)."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddim.checkpoints.facts import checked, classes, labels
+from ddim.checkpoints.families.diffusers import network as build
+from ddim.checkpoints.families.diffusers import scheduler
+from ddim.checkpoints.record import Checkpoint
+from ddim.checkpoints.safety import read_safetensors, read_torch
+from ddim.checkpoints.settings import MAX_SIDE, known_only, size, whole
+from ddim.files import read_json, sha256
+from ddim.nets import CLASS, DiffusersNetwork
+from ddim.process import Schedule
+from ddim.refused import Refused
+
+SAMPLING = ("clips", "clip_range", "thresholding", "threshold_quantile", "threshold_maximum", "spacing",
+            "steps_offset", "ends_at")  # fmt: skip
+FACTS = ("shape", "data_range", "num_classes", "null_label", "labels")
+OURS = "ddim.json"
+STEM = "diffusion_pytorch_model"
+ASSUMED = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "num_train_timesteps": 1000}
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a diffusers network lies there: unet/config.json, or config.json itself."""
+    return any((path / name).is_file() for name in ("unet/config.json", "config.json", "model_index.json"))
+
+
+def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Read a diffusers pipeline folder, a bare UNet2DModel folder, or one that `save_folder` wrote.
+
+    Args:
+        path: the folder.
+        config: settings that replace the files', under their names there: of scheduler_config.json, of the
+            network's config.json, or of ddim.json (shape, data_range, num_classes, null_label, labels).
+
+    Raises:
+        OSError, Refused: a file is missing or not what it should be; one line that names it.
+    """
+    folder = Path(path)
+    _check_index(folder)
+    place = folder / "unet" if (folder / "unet").is_dir() else folder
+    if not (place / "config.json").is_file():
+        raise Refused(f"{folder} has no unet/config.json, so it is not a diffusers model folder")
+    for_network, for_scheduler, for_facts = _split(config or {})
+    net_file, our_file = place / "config.json", folder / OURS
+    net_config = read_json(net_file) | for_network
+    meta = read_json(our_file) if our_file.is_file() else {}
+    facts = checked(meta, str(our_file)) | checked(for_facts, "the settings given")
+    meta |= for_facts
+    notes: list[str] = []
+    said, schedule = _scheduler(folder, for_scheduler, facts, notes)
+    state, digest, weights = _weights(place)
+    if facts.get("sha256") not in (None, digest):
+        notes.append(f"the weights are not those ddim.json describes (sha256 {digest[:12]} now); its facts may not fit")
+    shape = shape_of(net_config, facts, str(net_file))
+    learned = _learned_variance(net_config, str(net_file))
+    about = str(our_file if our_file.is_file() else folder)
+    num_classes, null_label = classes(facts, _embeddings(net_config, str(net_file)), about, notes)
+    network = build.empty_unet(net_config, str(net_file))
+    build.fill(network, state, str(weights))
+    return Checkpoint(
+        network=DiffusersNetwork(network, null_label).eval(),
+        schedule=schedule,
+        prediction=said.prediction,
+        shape=shape,
+        family="ddim" if meta else "diffusers",
+        source=str(folder),
+        sha256=digest,
+        num_classes=num_classes,
+        null_label=null_label,
+        labels=labels(facts, num_classes, about),
+        learned_variance=learned,
+        spacing=said.spacing if "timestep_spacing" in for_scheduler else facts.get("spacing") or said.spacing,
+        variance_type=facts.get("variance_type", said.variance_type),
+        data_range=_range(facts, notes),
+        notes=(*(facts.get("notes") or ()), *said.notes, *notes),
+        meta=meta,
+        **{k: getattr(said, k) for k in SAMPLING if k != "spacing"},
+    )
+
+
+def _check_index(folder: Path) -> None:
+    if not (folder / "model_index.json").is_file():
+        return
+    parts = {k: v for k, v in read_json(folder / "model_index.json").items() if isinstance(v, list) and any(v)}
+    network = parts.get("unet", [None, None])[-1]
+    if network not in ("UNet2DModel", CLASS):
+        raise Refused(f"{folder}: its network is {network}, but only UNet2DModel is a pixel DDPM's")
+    others = sorted(set(parts) - {"unet", "scheduler"})
+    if others:
+        raise Refused(f"{folder} is a pipeline with {', '.join(others)}: not a DDPM of pixels, and not supported")
+
+
+def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    from diffusers import UNet2DModel
+
+    network = set(inspect.signature(UNet2DModel.__init__).parameters) - {"self"}
+    parts: tuple[dict[str, Any], ...] = ({}, {}, {})
+    for key, value in config.items():
+        if key in scheduler.READ or key == "_class_name":
+            parts[1][key] = value
+        elif key in FACTS:
+            parts[2][key] = value
+        elif key in network:
+            parts[0][key] = value
+        else:
+            names = (*network, *scheduler.READ, *FACTS)
+            known_only(
+                (key,), names, "the settings given", "setting of a diffusers network, its scheduler or ddim.json"
+            )
+    return parts[0], parts[1], parts[2]
+
+
+def _scheduler(
+    folder: Path, given: dict[str, Any], facts: Mapping[str, Any], notes: list[str]
+) -> tuple[scheduler.Sampling, Schedule]:
+    found = [p for p in (folder / "scheduler/scheduler_config.json", folder / "scheduler_config.json") if p.is_file()]
+    if found:
+        said = scheduler.read(read_json(found[0]) | given)
+    else:
+        said = scheduler.read(ASSUMED | given)
+        if not given:
+            notes.append("no scheduler_config.json: assumed T = 1000, linear betas 1e-4 to 0.02, epsilon prediction")
+    table = facts.get("alpha_bar")
+    if table is None or any(k.startswith(("beta_", "trained", "rescale", "num_train")) for k in given):
+        return said, said.schedule
+    try:
+        schedule = Schedule(torch.tensor(table, dtype=torch.float64))
+    except ValueError as error:
+        raise Refused(f"{folder / OURS}: {error}") from None
+    if not scheduler.like(schedule, said.schedule):
+        raise Refused(
+            f"{folder}: ddim.json's alpha_bar is another schedule than scheduler_config.json's; remove the wrong one"
+        )
+    return said, schedule
+
+
+def _weights(place: Path) -> tuple[dict[str, Tensor], str, Path]:
+    """The state dict, its hash, and the file (or index of files) it came from; safetensors before .bin."""
+    for name in (f"{STEM}.safetensors", f"{STEM}.fp16.safetensors", f"{STEM}.bin", f"{STEM}.fp16.bin"):
+        path = place / name
+        if path.is_file():
+            return _read(path), sha256(path), path
+        index = place / f"{name}.index.json"
+        if index.is_file():
+            files = _shards(index)
+            state: dict[str, Tensor] = {}
+            for file in files:
+                state |= _read(place / file)
+            hashes = "".join(sha256(place / file) for file in files)
+            return state, hashlib.sha256(hashes.encode()).hexdigest(), index
+    raise Refused(f"{place} holds no weights: neither {STEM}.safetensors nor {STEM}.bin")
+
+
+def _shards(index: Path) -> list[str]:
+    """The files an index names, each of them in its own folder."""
+    table = read_json(index).get("weight_map")
+    if not isinstance(table, Mapping) or not table or not all(isinstance(f, str) for f in table.values()):
+        raise Refused(f"{index}: weight_map must tell the file of each weight by name, got {reprlib.repr(table)}")
+    files = sorted(set(table.values()))
+    bad = [f for f in files if f in ("", "..") or Path(f).name != f]
+    if bad:
+        raise Refused(f"{index} names files outside its folder: {build.some(bad)}")
+    return files
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    state = read_torch(path)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise Refused(f"{path} is not a state dict of tensors")
+    return {str(k): v for k, v in state.items()}
+
+
+def shape_of(
+    config: Mapping[str, Any], facts: Mapping[str, Any], where: str = "the network's config"
+) -> tuple[int, int, int]:
+    """(C, H, W) of one image: the facts' shape, or in_channels and sample_size of the network's config."""
+    channels = whole(config, "in_channels", 3, MAX_SIDE, where=where)
+    if facts.get("shape"):
+        c, h, w = facts["shape"]
+        if c != channels:
+            raise Refused(f"ddim.json says {c} channels, but the network of {where} takes {channels}")
+        return c, h, w
+    sides = size(config, "sample_size", where=where)
+    if sides is None:
+        raise Refused(f"{where} has no sample_size; give the image size: --set sample_size=32")
+    return (channels, *sides)
+
+
+def _learned_variance(config: Mapping[str, Any], where: str) -> bool:
+    c, out = (whole(config, name, 3, MAX_SIDE, where=where) for name in ("in_channels", "out_channels"))
+    if out not in (c, 2 * c):
+        raise Refused(
+            f"{where}: the network takes {c} channels and returns {out}: neither {c} nor {2 * c} (learned variance)"
+        )
+    return out != c
+
+
+def _embeddings(config: Mapping[str, Any], where: str) -> int | None:
+    if config.get("num_class_embeds") is None:
+        return None
+    return whole(config, "num_class_embeds", 1, where=where)
+
+
+def _range(facts: Mapping[str, Any], notes: list[str]) -> tuple[float, float]:
+    if facts.get("data_range") is None:
+        notes.append("data range assumed -1 to 1, as diffusers trains")
+        return (-1.0, 1.0)
+    low, high = facts["data_range"]
+    return low, high

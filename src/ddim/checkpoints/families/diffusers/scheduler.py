@@ -1,0 +1,268 @@
+"""diffusers' scheduler_config.json in both directions: a `Schedule` and what the file says about sampling.
+
+Every field that changes the maths is read; a field or a value this file does not know is an error, because
+a setting that is passed over makes wrong images without a word.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ddim.checkpoints.settings import choice, is_number, number, whole
+from ddim.process import Schedule
+from ddim.refused import Refused
+
+PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+SPACINGS = ("leading", "trailing", "linspace")
+VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range")
+DDPM = ("DDPMScheduler", "DDPMParallelScheduler")
+DDIM = ("DDIMScheduler", "DDIMParallelScheduler", "DDIMInverseScheduler")
+OTHERS = (
+    "PNDMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler",
+    "DEISMultistepScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+)  # fmt: skip
+MAX_T = 1_000_000
+DEFAULT_BETAS = ((1e-4, 0.02), (0.00085, 0.012))
+
+READ = frozenset({
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr",
+    "prediction_type", "predict_epsilon", "clip_sample", "clip_sample_range", "thresholding",
+    "dynamic_thresholding_ratio", "sample_max_value", "set_alpha_to_one", "steps_offset", "timestep_spacing",
+    "variance_type",
+})  # fmt: skip
+# how one other sampler walks; what the network learned does not depend on them
+SAMPLER_ONLY = frozenset({
+    "skip_prk_steps", "solver_order", "solver_type", "solver_p", "algorithm_type", "lower_order_final",
+    "euler_at_final", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_flow_sigmas",
+    "use_lu_lambdas", "final_sigmas_type", "lambda_min_clipped", "predict_x0", "disable_corrector",
+    "interpolation_type", "timestep_type", "sigma_min", "sigma_max", "flow_shift", "use_dynamic_shifting",
+    "time_shift_type", "tensor_format", "timestep_values", "timesteps", "clip_sigmas", "sigma_data",
+})  # fmt: skip
+MATHS_CHANGERS = {"use_flow_sigmas": (None, False), "timestep_type": (None, "discrete"), "timestep_values": (None,)}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a scheduler_config.json says; the names are those of `Checkpoint`."""
+
+    schedule: Schedule
+    prediction: str
+    clips: bool
+    clip_range: float
+    thresholding: bool
+    threshold_quantile: float
+    threshold_maximum: float
+    spacing: str
+    steps_offset: int
+    ends_at: int
+    variance_type: str | None
+    notes: tuple[str, ...]
+
+
+def read(config: Mapping[str, Any]) -> Sampling:
+    """A scheduler_config.json (or the same names given by hand) as `Sampling`.
+
+    Raises:
+        Refused: a scheduler of another kind of process, an unknown field or value; names it.
+    """
+    kind = str(config.get("_class_name", "DDPMScheduler"))
+    if kind not in (*DDPM, *DDIM, *OTHERS):
+        raise Refused(f"scheduler {kind!r} is not of the DDPM kind; readable are {', '.join((*DDPM, *DDIM, *OTHERS))}")
+    given = {k: v for k, v in config.items() if not k.startswith("_")}
+    unknown = sorted(set(given) - READ - SAMPLER_ONLY)
+    if unknown:
+        raise Refused(f"scheduler_config.json has fields of unknown meaning: {', '.join(unknown)}")
+    fields = _defaults(kind) | given
+    for name, allowed in MATHS_CHANGERS.items():
+        if fields.get(name) not in allowed:
+            raise Refused(f"scheduler_config.json says {name} = {fields[name]!r}: that process is not DDPM's")
+    notes = []
+    other = kind in OTHERS
+    if other:
+        passed_over = sorted(set(given) & SAMPLER_ONLY)
+        notes.append(
+            f"written for {kind}: its noise schedule is used, its own way of stepping ({_list(passed_over)}) is not"
+        )
+    to_one = _flag(fields, "set_alpha_to_one", True)
+    if not to_one:
+        notes.append(
+            "set_alpha_to_one = False: the file's own walk stops at alpha_bar[1]; ours ends at the clean image"
+        )
+    thresholding = _flag(fields, "thresholding", False)
+    return Sampling(
+        schedule=schedule_of(fields),
+        prediction=_prediction(fields),
+        clips=_flag(fields, "clip_sample", not other) or thresholding,
+        clip_range=number(fields, "clip_sample_range", 1.0, low=0.0),
+        thresholding=thresholding,
+        threshold_quantile=number(fields, "dynamic_thresholding_ratio", 0.995, low=0.0, high=1.0),
+        threshold_maximum=number(fields, "sample_max_value", 1.0, low=0.0),
+        spacing=choice(fields, "timestep_spacing", "leading", SPACINGS),
+        steps_offset=whole(fields, "steps_offset", 0, least=0, most=MAX_T),
+        ends_at=0 if to_one else 1,
+        variance_type=choice(fields, "variance_type", "", VARIANCES) if fields.get("variance_type") else None,
+        notes=tuple(notes),
+    )
+
+
+def _defaults(kind: str) -> dict[str, Any]:
+    """What that scheduler class takes where the file is silent (old files name few fields)."""
+    import diffusers
+
+    parameters = inspect.signature(getattr(diffusers, kind).__init__).parameters
+    return {k: p.default for k, p in parameters.items() if k in READ and p.default is not p.empty}
+
+
+def _prediction(fields: Mapping[str, Any]) -> str:
+    name = choice(fields, "prediction_type", "epsilon", tuple(PREDICTIONS))
+    if fields.get("predict_epsilon") is False:  # the name before diffusers 0.9
+        if name != "epsilon":
+            raise Refused(f"predict_epsilon = False contradicts prediction_type = {name!r}")
+        name = "sample"
+    return PREDICTIONS[name]
+
+
+def schedule_of(fields: Mapping[str, Any]) -> Schedule:
+    """The noise schedule of num_train_timesteps, beta_*, trained_betas and rescale_betas_zero_snr, in float64."""
+    T = whole(fields, "num_train_timesteps", 1000, most=MAX_T)
+    betas = fields.get("trained_betas")
+    if betas is not None:
+        if not isinstance(betas, (list, tuple)) or not all(is_number(b) for b in betas):
+            raise Refused("trained_betas must be a list of numbers")
+        if "num_train_timesteps" in fields and len(betas) != T:
+            raise Refused(f"trained_betas holds {len(betas)} numbers, but num_train_timesteps = {T}")
+        schedule = Schedule.from_betas(betas)
+    else:
+        start, end = number(fields, "beta_start", 1e-4, low=0.0), number(fields, "beta_end", 0.02, low=0.0)
+        name = fields.get("beta_schedule", "linear")
+        schedule = _named(name, T, start, end)
+    return schedule.zero_terminal_snr() if _flag(fields, "rescale_betas_zero_snr", False) else schedule
+
+
+def _named(name: Any, T: int, start: float, end: float) -> Schedule:
+    if name == "linear":
+        return Schedule.linear(T, beta_start=start, beta_end=end)
+    if name == "scaled_linear":
+        return Schedule.scaled_linear(T, beta_start=start, beta_end=end)
+    if name == "squaredcos_cap_v2":
+        return Schedule.cosine(T)
+    if name == "sigmoid":
+        return Schedule.sigmoid(T, beta_start=start, beta_end=end)
+    if name == "laplace":
+        return Schedule.from_alpha_bar_function(_laplace, T)
+    names = "linear, scaled_linear, squaredcos_cap_v2, sigmoid, laplace"
+    raise Refused(f"beta_schedule {name!r} is unknown; readable are {names} (or trained_betas)")
+
+
+def _laplace(u: float) -> float:
+    """diffusers' "laplace": log SNR = -1/2 sign(1/2 - u) log(1 - 2|1/2 - u| + 1e-6), f = sqrt(SNR/(1 + SNR))."""
+    log_snr = -0.5 * math.copysign(1.0, 0.5 - u) * math.log(1.0 - 2.0 * abs(0.5 - u) + 1e-6)
+    snr = math.exp(log_snr)
+    return math.sqrt(snr / (1.0 + snr))
+
+
+# -- writing -------------------------------------------------------------------------------------------
+
+
+def write(
+    schedule: Schedule,
+    prediction: str,
+    *,
+    clips: bool = True,
+    clip_range: float = 1.0,
+    thresholding: bool = False,
+    threshold_quantile: float = 0.995,
+    threshold_maximum: float = 1.0,
+    spacing: str | None = None,
+    steps_offset: int = 0,
+    ends_at: int = 0,
+) -> dict[str, Any]:
+    """A DDIMScheduler config. A beta schedule is named where that name gives the table bit for bit.
+
+    spacing defaults to "leading", the only spacing whose steps diffusers computes right for every S, and to
+    "trailing" where only T itself is pure noise (zero terminal SNR).
+    """
+    import diffusers
+
+    if spacing not in SPACINGS:
+        spacing = "trailing" if schedule.has_zero_terminal_snr else "leading"
+    return {
+        "_class_name": "DDIMScheduler",
+        "_diffusers_version": diffusers.__version__,
+        "num_train_timesteps": schedule.T,
+        **named_betas(schedule),
+        "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[prediction],
+        "clip_sample": clips and not thresholding,
+        "clip_sample_range": clip_range,
+        "thresholding": thresholding,
+        "dynamic_thresholding_ratio": threshold_quantile,
+        "sample_max_value": threshold_maximum,
+        "set_alpha_to_one": ends_at == 0,
+        "steps_offset": steps_offset,
+        "timestep_spacing": spacing,
+    }
+
+
+def named_betas(schedule: Schedule) -> dict[str, Any]:
+    """beta_schedule, beta_start, beta_end, trained_betas and rescale_betas_zero_snr that give this table."""
+    for name, start, end, rescaled in _candidates(schedule):
+        try:
+            table = _named(name, schedule.T, start, end)
+            table = table.zero_terminal_snr() if rescaled else table
+        except ValueError:
+            continue  # rounded betas that make no schedule name none
+        if table == schedule:
+            return _betas(name, start, end, None, rescaled)
+    return _betas("linear", 1e-4, 0.02, schedule.betas().tolist(), False)
+
+
+def _betas(name: str, start: float, end: float, betas: list[float] | None, rescaled: bool) -> dict[str, Any]:
+    return {
+        "beta_schedule": name,
+        "beta_start": start,
+        "beta_end": end,
+        "trained_betas": betas,
+        "rescale_betas_zero_snr": rescaled,
+    }
+
+
+def _candidates(schedule: Schedule) -> Iterator[tuple[str, float, float, bool]]:
+    """Names worth trying. DDIMScheduler does not read sigmoid and laplace: their tables are written out."""
+    rescaled = schedule.has_zero_terminal_snr
+    yield "squaredcos_cap_v2", *DEFAULT_BETAS[0], rescaled
+    for (start, end), name in itertools.product(DEFAULT_BETAS, ("linear", "scaled_linear")):
+        yield name, start, end, rescaled
+    if rescaled:
+        return
+    first, last = float(schedule.betas()[0]), float(schedule.betas()[-1])
+    for digits in (3, 6, 9, 12):  # betas read back from alpha_bar carry its rounding
+        start, end = float(f"{first:.{digits}g}"), float(f"{last:.{digits}g}")
+        yield "linear", start, end, False
+        yield "scaled_linear", start, end, False
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names) or "no settings"
+
+
+def _flag(fields: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = fields.get(name, default)
+    if not isinstance(value, bool):
+        raise Refused(f"{name} must be true or false, got {value!r}")
+    return value
+
+
+def like(schedule: Schedule, other: Schedule) -> bool:
+    """Whether two tables are the same but for float32 rounding of the betas behind them."""
+    if schedule.T != other.T:
+        return False
+    a, b = schedule.alpha_bar, other.alpha_bar
+    return bool(torch.allclose(a, b, rtol=1e-3, atol=1e-7))

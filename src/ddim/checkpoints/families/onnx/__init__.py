@@ -1,0 +1,5 @@
+"""Folders whose network ONNX Runtime runs."""
+
+from ddim.checkpoints.families.onnx.folder import is_onnx_folder, load_onnx_folder, write_onnx_folder
+
+__all__ = ["is_onnx_folder", "load_onnx_folder", "write_onnx_folder"]

@@ -1,0 +1,99 @@
+"""A model folder whose network ONNX Runtime runs: network.onnx, and ddim.json for everything around it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddim.checkpoints.facts import checked
+from ddim.checkpoints.families.diffusers import FACTS, OURS, SAMPLING
+from ddim.checkpoints.record import Checkpoint
+from ddim.engine import OnnxNetwork
+from ddim.files import VERSION, read_json, sha256
+from ddim.process import Schedule
+from ddim.refused import Refused
+
+NETWORK = "network.onnx"
+PLAIN = (*FACTS, *SAMPLING, "prediction", "learned_variance", "time_scale", "variance_type", "notes")
+OPTIONAL = ("num_classes", "null_label", "labels", "variance_type")  # null is an answer; elsewhere it is none
+
+
+def is_onnx_folder(path: Path) -> bool:
+    """Whether `write_onnx_folder` made it."""
+    return (path / NETWORK).is_file()
+
+
+def write_onnx_folder(
+    path: Path, checkpoint: Checkpoint, precision: str, make: Callable[[Path], None], about: Mapping[str, Any]
+) -> None:
+    """Write the folder whole, or nothing.
+
+    Args:
+        path: a new folder.
+        make: writes the ONNX file at the path it is given.
+        about: what else ddim.json should say of the export.
+
+    Raises:
+        Refused: path exists.
+    """
+    if path.exists():
+        raise Refused(f"{path} exists; nothing is overwritten, choose a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        make(temporary / NETWORK)
+        facts = {k: getattr(checkpoint, k) for k in PLAIN} | {
+            "ddim_version": VERSION,
+            "runtime": "onnx",
+            "precision": precision,
+            "sha256": sha256(temporary / NETWORK),
+            "exported_from": {"source": checkpoint.source, "sha256": checkpoint.sha256},
+            **about,
+            "alpha_bar": checkpoint.schedule.alpha_bar.tolist(),
+        }
+        (temporary / OURS).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.chmod(0o755)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_onnx_folder(path: Path) -> Checkpoint:
+    """Read what `write_onnx_folder` wrote.
+
+    Raises:
+        Refused: ddim.json lacks something, or belongs to another network; onnxruntime is missing.
+    """
+    if not (path / OURS).is_file():
+        raise Refused(f"{path} has {NETWORK} but no {OURS}, which says what it computes; export it again")
+    meta = read_json(path / OURS)
+    facts = checked(meta, str(path / OURS))
+    needed = (*PLAIN, "alpha_bar", "precision", "sha256")
+    missing = [k for k in needed if k not in facts or (facts[k] is None and k not in OPTIONAL)]
+    if missing:
+        raise Refused(f"{path / OURS} lacks {', '.join(missing)}; export it again")
+    digest = sha256(path / NETWORK)
+    if digest != facts["sha256"]:
+        raise Refused(f"{path / NETWORK} is not the network {OURS} describes; export it again")
+    try:
+        schedule = Schedule(torch.tensor(facts["alpha_bar"], dtype=torch.float64))
+    except ValueError as error:
+        raise Refused(f"{path / OURS}: {error}") from None
+    plain: dict[str, Any] = {k: facts[k] for k in PLAIN}
+    note = f"runs in ONNX Runtime, in {facts['precision']}, on the CPU; exported from {facts.get('exported_from')}"
+    plain["notes"] = (*plain["notes"], note)
+    return Checkpoint(
+        network=OnnxNetwork(path / NETWORK, str(facts["precision"]), facts["null_label"]).eval(),
+        schedule=schedule,
+        family="ddim",
+        source=str(path),
+        sha256=digest,
+        meta=meta,
+        **plain,
+    )

@@ -1,0 +1,66 @@
+"""What a converter returns: a network in diffusers' terms and the facts around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ddim.checkpoints.families.diffusers import unet
+from ddim.checkpoints.record import Checkpoint
+from ddim.nets import DiffusersNetwork
+from ddim.process import Schedule
+from ddim.refused import Refused
+
+
+@dataclass
+class Parts:
+    """A converter's result; the names are those of `Checkpoint`. `module` in place of config and state, if any."""
+
+    config: dict[str, Any]
+    state: dict[str, Tensor]
+    schedule: Schedule
+    prediction: str
+    notes: list[str]
+    spacing: str = "leading"
+    data_range: tuple[float, float] = (-1.0, 1.0)
+    clips: bool = True
+    time_scale: float = 1.0
+    variance_type: str | None = None
+    module: nn.Module | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def checkpoint(self, family: str, path: Path, digest: str, settings: Mapping[str, Any]) -> Checkpoint:
+        """The network built and the facts beside it."""
+        size = self.config["sample_size"]
+        h, w = (size, size) if isinstance(size, int) else size
+        channels, out = self.config["in_channels"], self.config["out_channels"]
+        if out not in (channels, 2 * channels):
+            raise Refused(
+                f"{path} takes {channels} channels and returns {out}: not an unconditional DDPM (an upsampler?)"
+            )
+        network = self.module
+        if network is None:
+            network = DiffusersNetwork(unet(self.config, self.state, str(path))).eval()
+        provenance = {"family": family, "file": path.name, "sha256": digest, "settings": dict(settings)}
+        return Checkpoint(
+            network=network,
+            schedule=self.schedule,
+            prediction=self.prediction,
+            shape=(channels, h, w),
+            family=family,
+            source=str(path),
+            sha256=digest,
+            num_classes=self.config.get("num_class_embeds"),
+            learned_variance=out != channels,
+            time_scale=self.time_scale,
+            clips=self.clips,
+            spacing=self.spacing,
+            variance_type=self.variance_type,
+            data_range=self.data_range,
+            notes=tuple(self.notes),
+            meta={"provenance": provenance, **self.meta},
+        )

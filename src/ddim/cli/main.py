@@ -1,0 +1,76 @@
+"""The command line: `ddim COMMAND ...`. Each command is a frozen dataclass `Command` in a module of its own.
+
+Modules are imported only when their command is called, so that `ddim --help` answers at once.
+Exit codes: 0 success, 2 a user's mistake (one line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from ddim.refused import Refused
+
+COMMANDS: dict[str, str] = {
+    "train": "train a network on your own images",
+    "sample": "make images",
+    "schedule": "show the exact times, levels and sigmas that will be walked",
+    "info": "show what a model is, how it was read and what was assumed",
+    "import": "turn a foreign checkpoint into a model folder",
+    "export": "write a model as a diffusers folder",
+    "encode": "images to latents",
+    "decode": "latents to images",
+    "reconstruct": "encode and decode real images: the paper's Table 2, with PSNR",
+    "consistency": "the same latents at different numbers of steps",
+    "interpolate": "walk between two or more images or seeds",
+    "edit": "change an image by strength, mask, label or direction",
+    "evaluate": "quality against steps, eta and solver: a report",
+    "tune": "find the best times for this model under a budget of calls",
+    "bench": "what each engine switch buys on this machine",
+    "demo": "the bundled model at 5, 10, 20, 50 steps beside 1000-step DDPM, in one picture",
+}
+
+
+MODULES = {"import": "import_"}  # a word of the language cannot be a module's name
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command; always ends by SystemExit with the exit code that tells the truth."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(_overview())
+        sys.exit(0 if args else 2)
+    if args[0] == "--version":
+        from ddim import __version__
+
+        print(f"ddim {__version__}")
+        sys.exit(0)
+    name, rest = args[0], args[1:]
+    if name not in COMMANDS:
+        _fail(f"there is no command {name!r}; choose one of {', '.join(COMMANDS)}")
+    try:
+        from ddim.cli.parse import parse
+
+        module = importlib.import_module(f"ddim.cli.commands.{MODULES.get(name, name)}")
+        parse(name, module.Command, rest).run()
+    except (Refused, OSError) as mistake:
+        if os.environ.get("DDIM_TRACEBACK"):
+            raise
+        _fail(str(mistake))
+    except MemoryError:
+        _fail("out of memory; ask for less at once (a smaller batch, fewer or smaller images)")
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    sys.exit(0)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return f"usage: ddim COMMAND [options]      ddim COMMAND --help for its options\n\ncommands:\n{rows}"
+
+
+def _fail(message: str, code: int = 2) -> None:
+    print(f"ddim: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

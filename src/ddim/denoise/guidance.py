@@ -1,0 +1,98 @@
+"""Classifier-free guidance as a wrapper: a denoiser that asks twice and extrapolates.
+
+Both answers belong to the same x_t, so any mix of them with weights that add up to 1 is a consistent pair
+again; only `rescale` leaves that plane, and re-derives eps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddim.denoise.conditions import NONE, Conditions
+from ddim.denoise.protocol import Wrapper
+from ddim.process import Prediction, Time, level_at
+from ddim.refused import Refused
+
+
+@dataclass(frozen=True)
+class Guided(Wrapper):
+    """eps = eps(null) + weight (eps(label) - eps(null)), and x0 alike (Ho & Salimans, arXiv 2207.12598, eq. 6).
+
+    That paper writes w for our weight - 1: weight 1 is the plain conditional network, 0 the unconditional one.
+    One network call of 2B rows a step (B rows where guidance is off).
+
+    Args:
+        denoise: a conditional denoiser; its condition "label" is int64 (B,), or float (B, K) weights over K classes.
+        weight: how far to go from the null answer towards the label's.
+        null_label: the label that stands for "no class".
+        rescale: phi of Lin et al. (arXiv 2305.08891, eq. 15-16), 0..1: how far x0's standard deviation over each
+            image is pulled back to that of the conditional x0. Here it is x0 that is rescaled, whatever the
+            network predicts, since over-exposure is a property of x0; eps is re-derived.
+        interval: (low, high), guide only while low <= t <= high (arXiv 2404.07724); outside, weight 1.
+
+    Raises:
+        Refused: a weight that is not finite; rescale outside 0..1; an empty interval; a call without a label.
+    """
+
+    weight: float
+    null_label: int
+    rescale: float = 0.0
+    interval: tuple[Time, Time] | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.weight):
+            raise Refused(f"the guidance weight must be finite, got {self.weight}; 1 is the plain network")
+        if not 0.0 <= self.rescale <= 1.0:
+            raise Refused(f"rescale must lie in 0..1, got {self.rescale}")
+        if self.interval is not None and self.interval[0] > self.interval[1]:
+            raise Refused(f"the guidance interval {self.interval} is empty: its low end is above its high end")
+
+    def __call__(self, x_t: Tensor, t: Time | Tensor, conditions: Conditions = NONE) -> Prediction:
+        if "label" not in conditions.per_image:
+            raise Refused(f"guidance with weight {self.weight} needs a label for every image")
+        weight = self._weight(t, x_t)
+        if isinstance(weight, float) and weight == 1.0:
+            return self.denoise(x_t, t, conditions)
+        both = self.denoise(
+            torch.cat([x_t, x_t]),
+            torch.cat([t, t]) if isinstance(t, Tensor) else t,
+            conditions.with_null({"label": self.null_label}),
+        )
+        given = Prediction(both.x0[: len(x_t)], both.eps[: len(x_t)])
+        null = Prediction(both.x0[len(x_t) :], both.eps[len(x_t) :])
+        mixed = Prediction(
+            null.x0 + weight * (given.x0 - null.x0),
+            null.eps + weight * (given.eps - null.eps),
+        )
+        return self._rescaled(mixed, given, t, x_t) if self.rescale else mixed
+
+    def describe(self) -> dict[str, Any]:
+        interval = None if self.interval is None else list(self.interval)
+        return {**self.denoise.describe(), "guidance": self.weight, "rescale": self.rescale, "interval": interval}
+
+    def _weight(self, t: Time | Tensor, like: Tensor) -> float | Tensor:
+        if self.interval is None:
+            return float(self.weight)
+        low, high = self.interval
+        if not isinstance(t, Tensor):
+            return float(self.weight) if low <= t <= high else 1.0
+        inside = ((t >= low) & (t <= high)).to(like.device).view(-1, *([1] * (like.ndim - 1)))
+        return torch.where(inside, torch.as_tensor(self.weight).to(like), torch.ones((), device=like.device).to(like))
+
+    def _rescaled(self, mixed: Prediction, given: Prediction, t: Time | Tensor, x_t: Tensor) -> Prediction:
+        if x_t[0].numel() < 2:
+            raise Refused("rescale compares standard deviations, which items of one number have not; give rescale=0")
+        shape = (-1, *([1] * (x_t.ndim - 1)))
+        std = mixed.x0.flatten(1).std(1).clamp(min=torch.finfo(mixed.x0.dtype).tiny)
+        factor = self.rescale * (given.x0.flatten(1).std(1) / std) + 1.0 - self.rescale
+        at = level_at(self.process, t, x_t)
+        noise = torch.as_tensor(at.noise).to(x_t)
+        change = torch.where(noise > 0, (factor.view(shape) - 1.0) * mixed.x0, torch.zeros_like(mixed.x0))
+        # signal x0 + noise eps must still be x_t; at t = 0 there is nothing to guide, x0 is x_t
+        slope = torch.where(noise > 0, torch.as_tensor(at.signal).to(x_t) / noise, torch.zeros_like(noise))
+        return Prediction(mixed.x0 + change, mixed.eps - slope * change)

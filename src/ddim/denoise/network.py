@@ -1,0 +1,106 @@
+"""A trained network as a denoiser: what it is shown, with which label of time, and what its output means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddim.denoise.conditions import NONE, Conditions
+from ddim.denoise.protocol import Denoiser, Digest
+from ddim.process import Parameterisation, Prediction, Process, Time, level_at, parameterisation
+from ddim.refused import Refused
+
+Network = Callable[..., Tensor]
+"""network(x_t, label, **conditions) -> (B, C or 2C, *); label (B,), by default int64 and 0-based (t - 1)."""
+
+
+def zero_based(t: Tensor) -> Tensor:
+    """The label DDPM networks were trained with: t - 1; time 0, the clean image, shares the label of time 1."""
+    return (t - 1).clamp(min=0)
+
+
+def real_time(t: Tensor) -> Tensor:
+    """The label networks on continuous processes get unless told otherwise: t itself, float32."""
+    return t.to(torch.float32)
+
+
+class NetworkDenoiser(Denoiser):
+    """A trained network and its process as a denoiser.
+
+    Args:
+        network: network(x_t, label, **conditions) -> tensor. A module with floating parameters is fed their dtype.
+        process: the one it was trained on.
+        prediction: what it returns: "eps", "x0", "v", "score", "velocity", "edm", or a `Parameterisation`.
+        label: from our t ((B,), whole or real) to the network's time input; default t - 1 on a schedule, else t.
+        learned_variance: the network returns 2C channels, of which the second C (the variance) are dropped.
+
+    At t = 0 the image is clean: x0 is x_t itself and eps what the network says at its cleanest time.
+
+    Raises:
+        Refused: eps prediction on a process without signal at T: eps at T does not tell x0.
+    """
+
+    invertible = True
+
+    def __init__(
+        self,
+        network: Network,
+        process: Process,
+        prediction: str | Parameterisation = "eps",
+        *,
+        label: Callable[[Tensor], Tensor] | None = None,
+        learned_variance: bool = False,
+    ) -> None:
+        self.network = network
+        self.process = process
+        self.parameterisation = parameterisation(prediction) if isinstance(prediction, str) else prediction
+        self.label = label or (zero_based if process.discrete else real_time)
+        self.learned_variance = learned_variance
+        if self.parameterisation.name == "eps" and process.discrete and process.at(process.T).signal == 0.0:
+            raise Refused(
+                f"eps prediction cannot use a zero-terminal-SNR schedule: alpha_bar[{process.T}] = 0, so x0 = "
+                "(x_T - eps) / 0; train with prediction 'v' or 'x0', or use the schedule without the rescaling"
+            )
+
+    def __call__(self, x_t: Tensor, t: Time | Tensor, conditions: Conditions = NONE) -> Prediction:
+        conditions.check(len(x_t))
+        if not isinstance(t, Tensor):
+            asked = t if t > 0 else self.process.first
+            dtype = torch.int64 if self.process.discrete else torch.float64
+            times = torch.full((len(x_t),), t if self.process.discrete else asked, dtype=dtype, device=x_t.device)
+            p = self._ask(x_t, times, asked, conditions)
+            return p if t > 0 else Prediction(x_t, p.eps)
+        times = t.to(x_t.device)
+        clean = (times == 0).view(-1, *([1] * (x_t.ndim - 1)))
+        asked = torch.where(times == 0, torch.full_like(times, self.process.first), times)
+        p = self._ask(x_t, times if self.process.discrete else asked, asked, conditions)
+        return Prediction(torch.where(clean, x_t, p.x0), p.eps)
+
+    def _ask(self, x_t: Tensor, times: Tensor, asked: Time | Tensor, conditions: Conditions) -> Prediction:
+        level = level_at(self.process, asked, x_t)
+        shown = self.parameterisation.feed(x_t, level).to(_parameter_dtype(self.network) or x_t.dtype)
+        out = self.network(shown, self.label(times), **conditions.arguments).to(x_t.dtype)
+        return self.parameterisation.decode(self._checked(out, x_t), x_t, level)
+
+    def _checked(self, out: Tensor, x_t: Tensor) -> Tensor:
+        expected = x_t.shape if not self.learned_variance else (len(x_t), 2 * x_t.shape[1], *x_t.shape[2:])
+        if out.shape != expected:
+            hint = "; is it a learned-variance network?" if out.ndim > 1 and out.shape[1] == 2 * x_t.shape[1] else ""
+            raise Refused(f"the network returned {tuple(out.shape)} where {tuple(expected)} was expected{hint}")
+        return out[:, : x_t.shape[1]] if self.learned_variance else out
+
+    def identify(self, digest: Digest) -> None:
+        network: Any = self.network
+        if isinstance(network, nn.Module):
+            digest.update(str(getattr(network, "sha256", "")).encode())  # an exported network's only parameters
+            for parameter in network.parameters():
+                digest.update(parameter.detach().float().cpu().numpy().tobytes())
+
+
+def _parameter_dtype(network: Network) -> torch.dtype | None:
+    if not isinstance(network, nn.Module):
+        return None
+    return next((p.dtype for p in network.parameters() if p.is_floating_point()), None)

@@ -1,0 +1,71 @@
+"""What a denoiser is: x_t and t in, the pair (x0, eps) out; and how wrappers pass on what they do not change.
+
+A denoiser carries the process it was trained on. Whoever wants to know something about one asks it (`invertible`,
+`describe`, `rows`): nobody looks through a wrapper's attributes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
+
+from torch import Tensor
+
+from ddim.denoise.conditions import NONE, Conditions
+from ddim.process import Prediction, Process, Time
+
+
+class Digest(Protocol):
+    """A hash that takes bytes, as hashlib's do."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+
+class Denoiser(ABC):
+    """x_t (B, *), t (one time for the whole batch, or (B,)) and conditions -> Prediction, each part (B, *)."""
+
+    process: Process
+
+    @property
+    @abstractmethod
+    def invertible(self) -> bool:
+        """Whether what it says of x_t loses nothing, so that images can be encoded through it. A clip loses."""
+
+    @abstractmethod
+    def __call__(self, x_t: Tensor, t: Time | Tensor, conditions: Conditions = NONE) -> Prediction: ...
+
+    def describe(self) -> dict[str, Any]:
+        """What it does beside asking a network, as JSON: a recipe remembers it."""
+        return {}
+
+    def rows(self, index: Tensor) -> Denoiser:
+        """The denoiser for these images of the batch: another one only where conditions are held."""
+        return self
+
+    def identify(self, digest: Digest) -> None:  # noqa: B027  an oracle has no weights to tell
+        """Feed what tells its weights from others."""
+
+
+@dataclass(frozen=True)
+class Wrapper(Denoiser):
+    """A denoiser that holds another one; it passes on everything it does not override."""
+
+    denoise: Denoiser
+
+    @property
+    def process(self) -> Process:  # type: ignore[override]  # read-only here
+        return self.denoise.process
+
+    @property
+    def invertible(self) -> bool:
+        return self.denoise.invertible
+
+    def describe(self) -> dict[str, Any]:
+        return self.denoise.describe()
+
+    def rows(self, index: Tensor) -> Self:
+        return replace(self, denoise=self.denoise.rows(index))
+
+    def identify(self, digest: Digest) -> None:
+        self.denoise.identify(digest)

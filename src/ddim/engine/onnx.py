@@ -1,0 +1,76 @@
+"""A network that ONNX Runtime runs on the CPU, in the number format it was exported in."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddim.engine.exported import Exported
+from ddim.refused import Refused
+
+INPUTS = ("x", "t", "label")
+EXTRA = "pip install 'ddim[onnx]'"
+
+
+def require(*packages: str) -> None:
+    """Say which optional packages are missing.
+
+    Raises:
+        Refused: one of them is not installed; the remedy with it.
+    """
+    missing = [p for p in packages if importlib.util.find_spec(p) is None]
+    if missing:
+        raise Refused(f"ONNX needs {', '.join(missing)}, not installed here: {EXTRA}")
+
+
+class OnnxNetwork(Exported):
+    """An ONNX file as network(x, t, label) -> tensor. No gradients, no mixes of classes, CPU only.
+
+    Args:
+        path: the file; the weights lie inside it.
+        precision: what its arithmetic is: "fp32" or "int8".
+        null_label: the label that means "any class", or None where there is none.
+
+    Raises:
+        Refused: onnxruntime is missing, or the file is not one it runs.
+    """
+
+    def __init__(self, path: Path, precision: str, null_label: int | None = None) -> None:
+        super().__init__(precision)
+        require("onnxruntime")
+        import onnxruntime
+
+        self.null_label = null_label
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors only: its warnings are about its own optimiser
+        # The bytes, not the path: a file nobody vouches for must not name other files as its weights.
+        content = path.read_bytes()
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        try:
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions share no base class but this
+            reason = " ".join(str(error).split())[:160]
+            raise Refused(f"{path} cannot be run by ONNX Runtime: {reason}") from None
+        self.names = [i.name for i in self.session.get_inputs()]
+        if self.names not in (list(INPUTS[:2]), list(INPUTS)):
+            raise Refused(f"{path} takes {', '.join(self.names)} where {', '.join(INPUTS)} were expected")
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """x float32 (B, C, H, W), t (B,) as the network's time, label int64 (B,) or None for the null label."""
+        if label is not None and label.is_floating_point():
+            raise Refused("an exported network takes one class an image; a mix of classes needs the original model")
+        fed: dict[str, Any] = {"x": x.float().numpy(force=True), "t": t.numpy(force=True)}
+        if "label" in self.names:
+            if label is None:
+                if self.null_label is None:
+                    raise Refused("this network has no null label; give a label")
+                label = torch.full((len(x),), self.null_label, dtype=torch.int64)
+            fed["label"] = label.numpy(force=True)
+        made = torch.from_numpy(self.session.run(None, fed)[0])
+        return made.to(x)

@@ -1,0 +1,127 @@
+"""What "auto" means for one job: settled once, kept in the job's recipe, and the same ever after.
+
+The batch size and compilation decide the last bits of an image, so a job that goes on, and every process that
+shares it, takes what its recipe says; the first process measures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from ddim import engine
+from ddim.engine import fitting_batch
+from ddim.jobs.generation import RECIPE
+from ddim.refused import Refused
+
+When = Literal["auto", "always", "never"]
+BatchSize = int | Literal["auto"]
+WORTH_MEASURING = 200  # network calls; below it no compilation was ever repaid, and measuring costs two calls
+PATIENCE = 600.0  # seconds a process waits for the first one to settle a job
+
+
+class Settled(NamedTuple):
+    """Images a call, whether to compile, and what was found out on the way, for people."""
+
+    batch: int
+    compiled: bool
+    notes: tuple[str, ...] = ()
+
+
+def share_of(environ: Mapping[str, str]) -> tuple[int, int]:
+    """(rank, world): which process this is and how many share the job, as torchrun tells them; (0, 1) if alone.
+
+    Raises:
+        Refused: one of RANK and WORLD_SIZE without the other, no whole numbers, or not 0 <= RANK < WORLD_SIZE.
+    """
+    given = {name: environ[name] for name in ("RANK", "WORLD_SIZE") if name in environ}
+    if not given:
+        return 0, 1
+    for name, value in given.items():
+        if not (value.isascii() and value.isdecimal()):
+            raise Refused(f"{name} must be a whole number >= 0, got {value!r}; use torchrun, or unset {name}")
+    if len(given) == 1:
+        ((name, value),) = given.items()
+        other = "WORLD_SIZE" if name == "RANK" else "RANK"
+        raise Refused(f"{name} is {value!r} but {other} is not set; set both, as torchrun does, or neither")
+    rank, world = int(given["RANK"]), int(given["WORLD_SIZE"])
+    if world < 1:
+        raise Refused(f"WORLD_SIZE must be at least 1, got {world}; it is the number of processes")
+    if rank >= world:
+        raise Refused(f"RANK must be below WORLD_SIZE, got RANK = {rank} of {world}; processes count from 0")
+    return rank, world
+
+
+def settle(
+    batch_size: BatchSize,
+    compile: When,
+    *,
+    out: Path,
+    n: int,
+    calls_an_image: int,
+    call: Callable[[int], object],
+    device: torch.device,
+    rank: int = 0,
+    world: int = 1,
+) -> Settled:
+    """Definite values for a job of n images in `out`.
+
+    Args:
+        batch_size, compile: as asked for.
+        calls_an_image: network calls an image takes.
+        call: runs the network once on that many images, uncompiled.
+        rank, world: this process and how many share the job.
+
+    Raises:
+        Refused: a batch below 1; not even one image fits; the first process settled nothing in time.
+    """
+    if isinstance(batch_size, int) and batch_size < 1:
+        raise Refused(f"--batch-size must be at least 1 or auto, got {batch_size}")
+    open_question = batch_size == "auto" or compile == "auto"
+    short = batch_size != "auto" and math.ceil(n / world / batch_size) * calls_an_image < WORTH_MEASURING
+    stored = _stored(out, wait=open_question and rank > 0 and not short)
+    if stored is not None and open_question:
+        batch = stored.batch if batch_size == "auto" else batch_size
+        return Settled(batch, stored.compiled if compile == "auto" else compile == "always")
+    notes = []
+    if batch_size == "auto":
+        batch_size = fitting_batch(call, device, largest=min(n, 256))
+        notes.append(f"batch size {batch_size}: the largest up to 256 that fits the memory that is free")
+    calls = math.ceil(n / world / batch_size) * calls_an_image
+    if compile == "auto" and calls < WORTH_MEASURING:
+        return Settled(batch_size, False, tuple(notes))
+    seconds = _seconds(call, min(batch_size, n)) if compile == "auto" else 0.0
+    decision = engine.compile_decision(compile, calls=calls, seconds_a_call=seconds, device=device)
+    if compile != "never":
+        notes.append(decision.why)
+    return Settled(batch_size, decision.compile, tuple(notes))
+
+
+def _stored(out: Path, wait: bool) -> Settled | None:
+    """What the job's recipe says, if it has begun."""
+    path, begun = out / RECIPE, time.monotonic()
+    while wait and not path.exists():
+        if time.monotonic() - begun > PATIENCE:
+            raise Refused(f"the first process has not begun {out} in {PATIENCE:.0f} s; give a number and --compile")
+        time.sleep(0.2)
+    if not path.exists():
+        return None
+    try:
+        recipe = json.loads(path.read_text())
+        return Settled(int(recipe["batch"]), bool(recipe.get("compiled", False)))
+    except (ValueError, KeyError, TypeError):
+        return None  # no recipe of a sampling job: `open_job` says so
+
+
+def _seconds(call: Callable[[int], object], rows: int) -> float:
+    """Of the second of two calls."""
+    for _ in range(2):
+        begun = time.perf_counter()
+        call(rows)
+    return time.perf_counter() - begun

@@ -1,0 +1,61 @@
+"""The log of a training run: one JSON line an interval in log.jsonl, the same numbers and previews in TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddim.jobs.train.loop import Progress
+
+LOG, BOARD = "log.jsonl", "tensorboard"
+
+
+class Log:
+    """log.jsonl and TensorBoard. After a crash, lines beyond the checkpoint that is resumed are dropped."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = folder / LOG
+        kept = [line for line in _lines(path) if line["step"] <= step]
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.file = path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(folder / BOARD), purge_step=step + 1)  # type: ignore[no-untyped-call]
+
+    def write(self, p: Progress) -> None:
+        numbers = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in p._asdict().items()}
+        self.file.write(json.dumps({**numbers, "step": p.step}) + "\n")
+        self.file.flush()
+        for name, value in p._asdict().items():
+            if name != "step":
+                self.board.add_scalar(f"train/{name}", value, p.step)  # type: ignore[no-untyped-call]
+
+    def picture(self, image: Any, step: int) -> None:
+        pixels = np.asarray(image.convert("RGB"))
+        self.board.add_image("previews", pixels, step, dataformats="HWC")  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        self.file.close()
+        self.board.close()  # type: ignore[no-untyped-call]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; a last line cut by a crash is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The file as a whole, or not at all."""
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(text)
+    partial.replace(path)

@@ -1,0 +1,135 @@
+"""What decides a training run: every number that changes the weights, and nothing else.
+
+A run resumes only under the recipe it began with; how often it logs or saves, and where it stops, is not
+part of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ddim.process import Objective, Schedule
+from ddim.refused import Refused
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+SCHEDULES = ("linear", "scaled_linear", "cosine", "sigmoid")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Args:
+        prediction, min_snr_gamma: see `Objective`.
+        schedule, timesteps: a schedule's name and its T; zero_terminal_snr: rescale it (needs "v" or "x0").
+        batch_size: images of one optimizer step, over all processes; accumulation splits them in equal parts.
+        optimizer: "adam" or "adamw"; lr: its rate after a linear warm-up over `warmup` steps; with
+            `lr_decay_steps` it falls as a cosine to lr/100 at that step and stays there.
+        clip: largest gradient norm. ema: decay of the averaged weights.
+        label_dropout: how often a class is replaced by the null label, in [0, 1). flip: mirror at random.
+        precision: "fp32", "bf16" or "fp16" ("auto" is resolved before a recipe is stored).
+
+    Raises:
+        Refused: a number outside its range.
+    """
+
+    prediction: str = "eps"
+    min_snr_gamma: float | None = None
+    schedule: str = "linear"
+    timesteps: int = 1000
+    zero_terminal_snr: bool = False
+    batch_size: int = 64
+    accumulation: int = 1
+    optimizer: str = "adamw"
+    lr: float = 2e-4
+    warmup: int = 500
+    lr_decay_steps: int | None = None
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.999
+    label_dropout: float = 0.1
+    flip: bool = False
+    precision: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"batch_size": 1, "accumulation": 1, "warmup": 0, "weight_decay": 0, "seed": 0, "timesteps": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise Refused(f"{name} must be at least {low}, got {getattr(self, name)}")
+        for name in ("lr", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise Refused(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("ema", "label_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise Refused(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if self.batch_size % self.accumulation:
+            raise Refused(f"batch_size = {self.batch_size} is no multiple of accumulation = {self.accumulation}")
+        if self.optimizer not in ("adam", "adamw"):
+            raise Refused(f"optimizer must be adam or adamw, got {self.optimizer!r}")
+        if self.lr_decay_steps is not None and self.lr_decay_steps <= self.warmup:
+            raise Refused(f"lr_decay_steps = {self.lr_decay_steps} must lie beyond warmup = {self.warmup}")
+        if self.zero_terminal_snr and self.prediction == "eps":
+            raise Refused("eps prediction cannot be trained with zero terminal SNR; use prediction v or x0")
+        self.objective()
+
+    def objective(self) -> Objective:
+        """The loss."""
+        return Objective(self.prediction, self.min_snr_gamma)
+
+    def noise_schedule(self) -> Schedule:
+        """The schedule of that name with T steps.
+
+        Raises:
+            Refused: an unknown name.
+        """
+        if self.schedule not in SCHEDULES:
+            raise Refused(f"unknown schedule {self.schedule!r}; choose one of {', '.join(SCHEDULES)}")
+        made: Schedule = getattr(Schedule, self.schedule)(self.timesteps)
+        return made.zero_terminal_snr() if self.zero_terminal_snr else made
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of step 0, 1, ...: warm-up, then flat or a cosine down to lr/100."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        if self.lr_decay_steps is None:
+            return self.lr
+        u = min(1.0, (step - self.warmup) / (self.lr_decay_steps - self.warmup))
+        return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * u)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def read_recipe(path: Path, run: Path) -> dict[str, Any]:
+    """What a run stored when it began.
+
+    Raises:
+        Refused: there is nothing, or it is damaged; names the run or the file.
+    """
+    try:
+        stored = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise Refused(
+            f"{run} holds no run to resume (no {path.relative_to(run)}); start one without --resume"
+        ) from None
+    except ValueError as error:
+        raise Refused(f"{path} is damaged: {error}") from None
+    if not isinstance(stored, dict):
+        raise Refused(f"{path} is damaged: it holds no recipe")
+    return stored
+
+
+def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The first field in which two recipes differ, in words, or None."""
+    for name in dict.fromkeys([*stored, *wanted]):
+        if stored.get(name) != wanted.get(name):
+            return f"{name} was {stored.get(name)} and is now {wanted.get(name)}"
+    return None

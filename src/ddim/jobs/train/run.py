@@ -1,0 +1,246 @@
+"""A training run as a folder: checkpoints, previews, logs, and the model itself, kept whole at every moment.
+
+RUN is a model folder (design section 8) with the averaged weights; beside them lie state/ (checkpoints and
+the recipe), previews/, log.jsonl and tensorboard/.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddim.checkpoints import Checkpoint, save_folder
+from ddim.data import Batches, Images
+from ddim.denoise import Clip, NetworkDenoiser, bound, labels
+from ddim.jobs.train.log import BOARD, LOG, Log, write_whole
+from ddim.jobs.train.loop import DivergedError, Progress, fit
+from ddim.jobs.train.recipe import Recipe, difference, read_recipe
+from ddim.jobs.train.state import TrainState, begin_from, checkpoints, load_checkpoint, new_state, save_checkpoint
+from ddim.pixels import grid, save_png, to_uint8
+from ddim.process import noise, tau
+from ddim.refused import Refused
+from ddim.solve import sample
+
+STATE, RECIPE = "state", "recipe.json"
+BARE = (STATE, LOG, "previews", BOARD)  # all there is in a run before its first checkpoint
+PREVIEW_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How far, and how often what is written; no part of the recipe. Counts are optimizer steps; 0 is never."""
+
+    max_steps: int
+    checkpoint_every: int = 1000
+    log_every: int = 50
+    preview_every: int = 1000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run: where, of what, how. It begins from `init`; where that is needed no more, `ancestor` is known of it."""
+
+    run: Path
+    images: Images
+    preset: str
+    recipe: Recipe
+    labelled: bool
+    command: str
+    device: str = "auto"
+    init: Checkpoint | None = None
+    ancestor: Mapping[str, Any] | None = None
+
+    def stored(self) -> dict[str, Any]:
+        """Everything a resume must find unchanged; the data by what its pixels are, not by where they lie."""
+        return {
+            **self.recipe.as_dict(),
+            "preset": self.preset, "shape": list(self.images.shape), "conditional": self.labelled,
+            "data": self.images.report.sha256,
+            **({"init": self.descent["sha256"]} if self.descent is not None else {}),
+        }  # fmt: skip
+
+    @property
+    def descent(self) -> Mapping[str, Any] | None:
+        """Source, hash and provenance of the model the weights come from."""
+        if self.init is None:
+            return self.ancestor
+        init = self.init
+        return {"source": init.source, "sha256": init.sha256, "provenance": init.meta.get("provenance")}
+
+
+def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState:
+    """The state a run begins or goes on with; nothing is written before everything has been checked.
+
+    Raises:
+        Refused: RUN exists and resume is off; nothing to resume; another recipe (names the field).
+    """
+    folder = plan.run / STATE
+    if resume:
+        _refuse_other_recipe(folder, plan)
+    else:
+        refuse_existing(plan.run)
+    classes = len(plan.images.class_names or ()) if plan.labelled else None
+    state = new_state(plan.recipe, plan.preset, plan.images.shape, classes, plan.device)
+    found = checkpoints(folder) if resume else []
+    if found:
+        load_checkpoint(found[-1], state)
+    elif plan.init is not None:
+        begin_from(plan.init, state, plan.recipe)
+    if state.step > max_steps:
+        raise Refused(f"{plan.run} is at step {state.step} already, beyond --max-steps {max_steps}; raise it")
+    if state.accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / RECIPE, json.dumps(plan.stored(), indent=1))
+    state.accelerator.wait_for_everyone()
+    return state
+
+
+def refuse_existing(run: Path) -> None:
+    """Only a new or empty folder is begun in, or a run that ended before its first checkpoint: it holds no weights.
+
+    Raises:
+        Refused: anything else is there; says what to do.
+    """
+    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+        return
+    state = run / STATE
+    if run.is_dir() and checkpoints(state):
+        raise Refused(f"{run} exists; give --resume to go on with it, or choose a new folder for --out")
+    begun = state.is_dir() and all(p.name == RECIPE or p.suffix == ".part" for p in state.iterdir())
+    if not begun or any(p.name not in BARE and p.suffix != ".part" for p in run.iterdir()):
+        raise Refused(f"{run} exists and holds no run to go on with; choose a new folder for --out")
+
+
+def ancestor_of(run: Path) -> dict[str, Any] | None:
+    """What a run that has a checkpoint says of the model it was begun from (--init), which it needs no more."""
+    if not checkpoints(run / STATE):
+        return None
+    sha = read_recipe(run / STATE / RECIPE, run).get("init")
+    try:
+        told = json.loads((run / "ddim.json").read_text())["provenance"]["init"]
+    except (OSError, ValueError, LookupError, TypeError):  # never exported: the recipe still has the hash
+        told = None
+    known = told if isinstance(told, dict) and told.get("sha256") == sha else {"source": None, "provenance": None}
+    return None if sha is None else {**known, "sha256": sha}
+
+
+def _refuse_other_recipe(folder: Path, plan: Plan) -> None:
+    stored = read_recipe(folder / RECIPE, plan.run)
+    changed = difference(stored, json.loads(json.dumps(plan.stored())))
+    if changed:
+        remedy = "give the same options or a new --out" if checkpoints(folder) else "begin anew, without --resume"
+        raise Refused(f"cannot resume {plan.run} with another recipe: {changed}; {remedy}")
+
+
+def run(
+    plan: Plan, state: TrainState, cadence: Cadence, stop: Callable[[], bool] = lambda: False
+) -> Iterator[Progress]:
+    """Train to cadence.max_steps, keeping RUN up to date, and yield after every step.
+
+    `stop` is asked after every step; when it says yes, a checkpoint is saved and the loop ends.
+
+    Raises:
+        DivergedError: with the last good checkpoint named.
+    """
+    batches = Batches(
+        plan.images, plan.recipe.batch_size, plan.recipe.seed, flip=plan.recipe.flip, labelled=plan.labelled
+    )
+    main = state.accelerator.is_main_process
+    log = Log(plan.run, state.step) if main else None
+    begun = state.step
+    try:
+        for p in fit(state, batches, plan.recipe, max_steps=cadence.max_steps):
+            if log is not None and _due(p.step, cadence.log_every):
+                log.write(p)
+            last = p.step == cadence.max_steps or _agreed(state, stop())
+            if main and _due(p.step, cadence.preview_every):
+                preview(plan, state, log)
+            if last or _due(p.step, cadence.checkpoint_every):
+                checkpoint(plan, state)
+            yield p
+            if last:
+                break
+        if begun == state.step and cadence.max_steps <= state.step:
+            checkpoint(plan, state)  # a finished run, resumed: write the model anew
+    except DivergedError as error:
+        kept = checkpoints(plan.run / STATE)
+        last_good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+        raise DivergedError(
+            f"{error}; {last_good}; begin a new run with a lower --lr (now {plan.recipe.lr:g})"
+        ) from None
+    finally:
+        if log is not None:
+            log.close()
+
+
+def _agreed(state: TrainState, stop: bool) -> bool:
+    """Whether any process was told to stop: all must leave the loop after the same step."""
+    if state.accelerator.num_processes == 1:
+        return stop
+    votes: torch.Tensor = state.accelerator.reduce(torch.tensor(float(stop), device=state.accelerator.device), "sum")
+    return bool(votes > 0)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def checkpoint(plan: Plan, state: TrainState) -> None:
+    """Save the state, then the averaged weights as a model folder in RUN."""
+    if state.accelerator.is_main_process:
+        save_checkpoint(plan.run / STATE, state)
+        export(plan, state)
+    state.accelerator.wait_for_everyone()
+
+
+def export(plan: Plan, state: TrainState) -> None:
+    """RUN as a model folder with the averaged weights."""
+    names = plan.images.class_names if plan.labelled else None
+    meta: dict[str, Any] = {
+        "shape": list(plan.images.shape), "data_range": [-1.0, 1.0],
+        "num_classes": len(names) if names else None, "labels": list(names) if names else None,
+        "null_label": len(names) if names and plan.recipe.label_dropout > 0 else None,
+        "clips": False,  # the paper's DDIM clips nothing, and what is not clipped can be inverted
+        "provenance": {
+            "command": plan.command, "data": plan.images.report.source, "data_sha256": plan.images.report.sha256,
+            "images": len(plan.images), "steps": state.step, "preset": plan.preset, "weights": "ema",
+            "recipe": plan.recipe.as_dict(),
+            **({"init": dict(plan.descent)} if plan.descent is not None else {}),
+        },
+    }  # fmt: skip
+    with state.ema.applied(state.unwrapped):
+        save_folder(plan.run, state.unwrapped.unet, state.schedule, prediction=plan.recipe.prediction, meta=meta)
+
+
+@torch.no_grad()
+def preview(plan: Plan, state: TrainState, log: Log | None = None, rows: int = 4) -> Path:
+    """previews/step-N.png: the same seeds every time, 20 DDIM steps from the averaged weights, x0 clipped."""
+    columns = len(plan.images.class_names or ()) if plan.labelled else 8
+    columns = max(2, min(columns, 16))
+    network = state.unwrapped
+    device = state.accelerator.device
+    denoise: Any = Clip(NetworkDenoiser(network, state.schedule, plan.recipe.prediction))
+    if plan.labelled:
+        classes = len(plan.images.class_names or ())
+        label = torch.arange(rows * columns, device=device) % columns % classes
+        denoise = bound(denoise, labels(label))
+    x_T = noise(range(rows * columns), plan.images.shape, device=device)
+    network.eval()
+    with (
+        state.ema.applied(network),
+        torch.autocast(device.type, torch.bfloat16, enabled=plan.recipe.precision != "fp32"),
+    ):
+        x = sample(denoise, x_T, tau(state.schedule.T, min(PREVIEW_STEPS, state.schedule.T)))
+    network.train()
+    picture = grid(to_uint8(x), columns)
+    path = plan.run / "previews" / f"step-{state.step:08d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_png(path, picture, {"ddim": json.dumps({"step": state.step, "preview_steps": PREVIEW_STEPS})})
+    if log is not None:
+        log.picture(picture, state.step)
+    return path

@@ -1,0 +1,228 @@
+"""The state of a training run and its checkpoints: everything step n + 1 needs, in one file written at once.
+
+Files are state/step-00000500.pt. They are read with weights_only=True: a checkpoint holds tensors and
+numbers, never code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ddim.checkpoints import CHANGES
+from ddim.engine import pick_device, pick_precision
+from ddim.jobs.train.recipe import Recipe
+from ddim.nets import DiffusersNetwork, Ema, build
+from ddim.process import Schedule
+from ddim.refused import Refused
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from ddim.checkpoints import Checkpoint
+
+KEPT = 2  # checkpoints
+DEVICE = "ACCELERATE_TORCH_DEVICE"  # the one way accelerate is told a device by its number
+FREE = ("sample_size", "dropout", "num_class_embeds")  # what does not change the network, or shows in its weights
+_NAME = re.compile(r"step-(\d{8})\.pt")
+
+
+@dataclass
+class TrainState:
+    """A run at one step. `network` is what accelerate prepared, `unwrapped` the module itself."""
+
+    unwrapped: DiffusersNetwork
+    network: torch.nn.Module
+    optimizer: Any
+    ema: Ema
+    schedule: Schedule
+    accelerator: Accelerator
+    step: int = 0
+    smooth_loss: float = math.nan
+    best_loss: float = math.inf
+    high_steps: int = field(default=0)
+
+
+def resolve_precision(precision: str, device: str = "auto") -> str:
+    """ "auto" is bf16 where the hardware has it (see `engine.has_fast_bf16`), else fp32; weights stay fp32.
+
+    Raises:
+        Refused: fp16 on the CPU, where it is slower and overflows; an unknown name.
+    """
+    where = pick_device(device)
+    if precision == "auto":
+        return pick_precision("auto", where)
+    if precision not in ("fp32", "bf16", "fp16"):
+        raise Refused(f"precision is auto, fp32, bf16 or fp16; got {precision!r}")
+    if precision == "fp16" and where.type == "cpu":
+        raise Refused("fp16 training needs an accelerator; on the CPU use --precision fp32 or bf16")
+    return precision
+
+
+def new_state(
+    recipe: Recipe, preset: str, shape: tuple[int, int, int], num_classes: int | None, device: str = "auto"
+) -> TrainState:
+    """A run before its first step: network, optimizer and average, prepared by accelerate for this machine.
+
+    Raises:
+        Refused: see `nets.build`; a batch that cannot be shared equally by all processes; a device that
+            accelerate does not train on.
+    """
+    accelerator = _accelerator(recipe.precision, device)
+    shares = recipe.accumulation * accelerator.num_processes
+    if recipe.batch_size % shares:
+        raise Refused(
+            f"batch_size = {recipe.batch_size} cannot be shared by {accelerator.num_processes} processes "
+            f"x {recipe.accumulation} parts; make it a multiple of {shares}"
+        )
+    unet = build(preset, shape=shape, num_classes=num_classes, seed=recipe.seed)
+    unwrapped = DiffusersNetwork(unet, num_classes).to(accelerator.device)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    optimizer = kind(unwrapped.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    ema = Ema(unwrapped, recipe.ema)
+    network, prepared = accelerator.prepare(unwrapped, optimizer)
+    return TrainState(unwrapped, network, prepared, ema, recipe.noise_schedule(), accelerator)
+
+
+def _accelerator(precision: str, device: str) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    where = pick_device(device)
+    alone = not torch.distributed.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) == 1
+    # Precision and device are fixed per Python process otherwise; a library must not impose that.
+    AcceleratorState._reset_state(reset_partial_state=alone)
+    with _told(str(where)) if alone and device != "auto" else contextlib.nullcontext():
+        accelerator = Accelerator(
+            mixed_precision={"fp32": "no"}.get(precision, precision), cpu=where.type == "cpu"
+        )  # fmt: skip
+    found = accelerator.device
+    if found.type != where.type or (where.index is not None and where.index != (found.index or 0)):
+        raise Refused(
+            f"--device {device} was asked for, but accelerate would train on {found}; "
+            f"give --device {found.type}, and choose the devices in the environment (CUDA_VISIBLE_DEVICES)"
+        )
+    return accelerator
+
+
+@contextlib.contextmanager
+def _told(device: str) -> Iterator[None]:
+    before = os.environ.get(DEVICE)
+    os.environ[DEVICE] = device
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[DEVICE]
+        else:
+            os.environ[DEVICE] = before
+
+
+def begin_from(init: Checkpoint, state: TrainState, recipe: Recipe) -> None:
+    """Give a new run the weights of a trained model, and its average the same: fine-tuning.
+
+    Raises:
+        Refused: that model predicts something else, has another schedule, range or clock, or another
+            network; named.
+    """
+    if init.prediction != recipe.prediction:
+        raise Refused(
+            f"--init {init.source} predicts {init.prediction}, this run {recipe.prediction}; "
+            f"give --prediction {init.prediction}"
+        )
+    if init.schedule != state.schedule:
+        raise Refused(f"--init {init.source} was trained on another noise schedule; give its --schedule")
+    if init.data_range != (-1.0, 1.0) or init.time_scale != 1.0:
+        raise Refused(
+            f"--init {init.source} was trained on images in {list(init.data_range)} and times scaled by "
+            f"{init.time_scale:g}, this run on [-1, 1] and 1; such a model cannot be trained on here"
+        )
+    own = state.unwrapped.state_dict()
+    found = init.network.state_dict()
+    odd = sorted(k for k in {*own, *found} if k not in own or k not in found or own[k].shape != found[k].shape)
+    if odd:
+        raise Refused(
+            f"--init {init.source} has another network than this run: {len(odd)} weights differ in name or shape, "
+            f"first {odd[0]}; give the preset, size, channels and classes it was trained with"
+        )
+    differs = _unlike(getattr(getattr(init.network, "unet", None), "config", {}), state.unwrapped.unet.config)
+    if differs:
+        raise Refused(
+            f"--init {init.source} has another network than this run, with weights of the same shapes: {differs}; "
+            "give the preset it was trained with"
+        )
+    state.unwrapped.load_state_dict(found)
+    state.ema = Ema(state.unwrapped, recipe.ema)
+
+
+def _unlike(theirs: Mapping[str, Any], ours: Any) -> str | None:
+    """The first setting, in words, in which two networks compute differently though their weights may fit."""
+    for key in dict.fromkeys([*ours, *theirs]):
+        if key in FREE or (key.startswith("_") and key != CHANGES):
+            continue
+        a, b = (list(v) if isinstance(v, list | tuple) else v for v in (theirs.get(key), ours.get(key)))
+        if a != b:
+            return f"{key} is {a} there and {b} here"
+    return None
+
+
+def save_checkpoint(folder: Path, state: TrainState) -> Path:
+    """Write folder/step-N.pt, whole or not at all, then drop all but the newest two."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{state.step:08d}.pt"
+    scaler = state.accelerator.scaler
+    content = {
+        "network": state.unwrapped.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "ema": state.ema.shadow,
+        "ema_updates": state.ema.updates,
+        "scaler": scaler.state_dict() if scaler is not None else None,
+        "step": state.step,
+        "losses": [state.smooth_loss, state.best_loss, state.high_steps],
+    }
+    partial = path.with_suffix(".part")
+    with partial.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    for old in checkpoints(folder)[:-KEPT]:
+        old.unlink()
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a state folder, oldest first."""
+    return sorted(p for p in folder.glob("step-*.pt") if _NAME.fullmatch(p.name))
+
+
+def load_checkpoint(path: Path, state: TrainState) -> None:
+    """Put a checkpoint into a fresh state of the same recipe.
+
+    Raises:
+        Refused: truncated, or of another network; names the file and the remedy.
+    """
+    others = [p for p in checkpoints(path.parent) if p != path]
+    remedy = f"remove it to go on from {others[-1].name}" if others else "no other checkpoint is left: start a new run"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state.unwrapped.load_state_dict(content["network"])
+        state.optimizer.load_state_dict(content["optimizer"])
+        for name, value in state.ema.shadow.items():
+            value.copy_(content["ema"][name])
+        state.ema.updates, state.step = content["ema_updates"], content["step"]
+        state.smooth_loss, state.best_loss, state.high_steps = content["losses"]
+        if state.accelerator.scaler is not None and content["scaler"]:
+            state.accelerator.scaler.load_state_dict(content["scaler"])
+    except (RuntimeError, KeyError, EOFError, OSError, pickle.UnpicklingError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Refused(f"checkpoint {path} cannot be read ({reason}); {remedy}") from None

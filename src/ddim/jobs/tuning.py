@@ -1,0 +1,159 @@
+"""Times chosen for one checkpoint under a budget of calls, kept beside its weights.
+
+Two roads. `timesearch.closed_form` is exact for Gaussian data and knows nothing of the network. `tune` searches on the
+network's own error against a long trajectory, for the solver that will be used, and checks the result on
+latents it did not see; all rivals, the closed form among them, are measured on both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from ddim.denoise import Denoiser
+from ddim.process import Schedule, noise, tau
+from ddim.refused import Refused
+from ddim.solve import Solver, sample
+from ddim.uses import Walk, best_path, moved, walk_long
+
+NAMED = ("uniform", "trailing", "quadratic", "logsnr")
+FIRST_SEED, FIRST_UNSEEN = 1_000_000, 2_000_000  # far from the seeds people evaluate with
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One choice of times and its distance, in x_0, to the long trajectory: on latents searched on, and unseen.
+
+    The distance is the geometric mean over latents of each image's RMS difference: the typical one. A mean square is
+    ruled by the few latents that end in another mode, whatever the times, and searching on it fits those few.
+    """
+
+    name: str
+    tau: tuple[int, ...]
+    seen: float
+    unseen: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The outcome: the chosen rival, and all of them."""
+
+    chosen: Rival
+    rivals: tuple[Rival, ...]
+
+
+def tune(
+    denoiser: Callable[[list[int]], Denoiser],
+    shape: Sequence[int],
+    solver: Solver[Any],
+    steps: int,
+    *,
+    others: Mapping[str, tuple[int, ...]],
+    latents: int = 128,
+    long: int = 150,
+    candidates: int = 40,
+    trials: int = 100,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+) -> Iterator[str | Tuned]:
+    """Search times for this network and solver; yields what it is doing, and at last the result.
+
+    1. A long trajectory from each latent, and the network's answers along it, are recorded.
+    2. Dynamic programming over the recorded answers: the path whose steps, started from the exact states, have
+       the smallest sum of errors (`timesearch.best_path`). No network calls.
+    3. Coordinate search from the best start so far, on the distance (`Rival`) to the end of the long trajectory.
+    4. All rivals on latents not used before. The best there is chosen: if the search was lucky, it shows.
+
+    Args:
+        denoiser: seeds -> the denoiser with their conditions bound.
+        solver: deterministic.
+        others: rivals by name, e.g. the closed form; the named spacings are always among them.
+        latents: how many to search on, and as many to check on.
+        long: steps of the long trajectory. candidates: times the path may use. trials: of the coordinate search.
+
+    Raises:
+        Refused: a stochastic solver; more steps than candidates allow.
+    """
+    if solver.stochastic:
+        raise Refused("times are tuned for deterministic solvers: a noisy one has no trajectory to be close to")
+    seeds = range(FIRST_SEED, FIRST_SEED + latents)
+    schedule: Any = denoiser([FIRST_SEED]).process
+    nodes = candidate_times(schedule, max(candidates, steps + 1), steps)
+    yield f"long trajectories of {latents} latents"
+    seen = _walks(denoiser, shape, seeds, nodes, long, batch_size, device)
+    rivals = {name: tau(schedule.T, steps, name, alpha_bar=schedule.alpha_bar.tolist()) for name in NAMED} | dict(
+        others
+    )
+    yield f"dynamic programming over {len(nodes)} times"
+    rivals["dynamic programming"] = best_path(seen.first(64), solver, steps)
+
+    def distance(times: Sequence[int], walk: Walk = seen, of: Sequence[int] = seeds) -> float:
+        return _distance(denoiser, solver, times, walk, of, batch_size)
+
+    scores = {name: distance(times) for name, times in rivals.items()}
+    start = min(scores, key=lambda name: scores[name])
+    times, score, left, stride = rivals[start], scores[start], trials, 0.5
+    while left > 0 and stride > 0.02:
+        before = score
+        for trial in moved(times, stride):
+            if left == 0:
+                break
+            left -= 1
+            value = distance(trial)
+            if value < score:
+                times, score = trial, value
+                yield f"search, {trials - left} of {trials}: distance {score:.4f}"
+        stride = stride if score < 0.98 * before else stride / 2
+    if times != rivals[start]:
+        rivals["search"], scores["search"] = times, score
+    yield "checking on unseen latents"
+    fresh = range(FIRST_UNSEEN, FIRST_UNSEEN + latents)
+    unseen = _walks(denoiser, shape, fresh, (schedule.T, 0), long, batch_size, device)
+    table = tuple(Rival(n, tuple(t), scores[n], distance(t, unseen, fresh)) for n, t in rivals.items())
+    yield Tuned(min(table, key=lambda r: r.unseen), table)
+
+
+def candidate_times(schedule: Schedule, count: int, steps: int) -> tuple[int, ...]:
+    """About `count` times to choose from, falling, T and 0 among them: half even in t, half even in log SNR.
+
+    Raises:
+        Refused: steps outside 1..T.
+    """
+    tau(schedule.T, steps)
+    count = min(count, schedule.T)
+    rules = [
+        tau(schedule.T, max(1, count // 2), name, alpha_bar=schedule.alpha_bar.tolist())
+        for name in ("trailing", "logsnr")
+    ]
+    times = {t for rule in rules for t in rule}
+    while len(times) < steps + 1:  # nearly every time is wanted: fill the widest gaps
+        ordered = sorted(times)
+        low, high = max(pairwise(ordered), key=lambda p: p[1] - p[0])
+        times.add((low + high) // 2)
+    return tuple(sorted(times, reverse=True))
+
+
+def _walks(
+    denoiser: Callable[[list[int]], Denoiser], shape: Sequence[int], seeds: range, nodes: Sequence[int], long: int,
+    batch_size: int, device: torch.device | str,
+) -> Walk:  # fmt: skip
+    parts = [list(seeds)[i : i + batch_size] for i in range(0, len(seeds), batch_size)]
+    return Walk.joined([walk_long(denoiser(p), noise(p, shape, device=device), nodes, long) for p in parts])
+
+
+def _distance(
+    denoiser: Callable[[list[int]], Denoiser], solver: Solver[Any], times: Sequence[int], walk: Walk,
+    seeds: Sequence[int], batch_size: int,
+) -> float:  # fmt: skip
+    """From what the solver makes from x_T to the end of the long trajectory: exp mean_i log rms_i, i over latents."""
+    logs, start, end = 0.0, walk.states[walk.times[0]], walk.states[0]
+    for i in range(0, len(seeds), batch_size):
+        rows = slice(i, i + batch_size)
+        apart = sample(denoiser(list(seeds[rows])), start[rows], times, solver=solver) - end[rows]
+        logs += float(apart.double().square().flatten(1).mean(1).clamp(min=1e-24).sqrt().log().sum())
+    return math.exp(logs / len(end))

@@ -1,0 +1,103 @@
+"""`Sampler`: everything that decides an image, composed once and frozen. Equal recipes make equal images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddim.denoise import Conditions, Denoiser, bound
+from ddim.pixels import Space
+from ddim.process import noise
+from ddim.refused import Refused
+from ddim.solve import Solver, Step, sample, step_noise, trajectory
+from ddim.uses import Latents, Method, decode, encode
+
+Rule = Callable[[Sequence[int]], Conditions]
+"""Seeds -> what the network is told of the images made from them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sampler:
+    """A denoiser, what it is told, a solver, its times, and the space they walk in.
+
+    Attributes:
+        denoise: the network with its wrappers; `bare` is the same without those that cannot be undone (clips).
+        conditions: seeds -> what the network is told.
+        solver, tau: how and where it steps.
+        space: from states to pictures in [-1, 1].
+        device: where the states lie.
+        recipe: all of it as JSON.
+    """
+
+    denoise: Denoiser
+    bare: Denoiser
+    conditions: Rule
+    solver: Solver[Any]
+    tau: tuple[Any, ...]
+    space: Space
+    device: torch.device
+    recipe: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{k}={v!r}" for k, v in self.recipe.items() if k in ("solver", "eta", "label", "guidance"))
+        return f"Sampler({len(self.tau) - 1} steps, {told})"
+
+    @property
+    def calls(self) -> int:
+        """Network calls an image takes."""
+        return self.solver.calls(self.tau)
+
+    def start(self, seeds: Sequence[int]) -> Tensor:
+        """x at tau[0] for these seeds, (B, *state_shape): pure noise of the size it has there."""
+        x = noise(seeds, self.space.state_shape).to(self.device)
+        std = self.denoise.process.start(self.tau[0])
+        return x if std == 1.0 else std * x
+
+    @torch.no_grad()
+    def sample(self, seeds: Sequence[int], *, latents: Tensor | None = None, batch_size: int = 64) -> Tensor:
+        """One picture a seed, (B, C, H, W) in [-1, 1] (not clamped). Picture i depends on seeds[i] alone.
+
+        Args:
+            latents: x at tau[0], one a seed, in place of noise.
+            batch_size: pictures a network call; does not change the noise of any.
+        """
+        if batch_size < 1:
+            raise Refused(f"`batch_size` must be at least 1, got {batch_size}")
+        told = self.conditions(seeds)
+        out = []
+        for i in range(0, len(seeds), batch_size):
+            part = slice(i, i + batch_size)
+            x_T = self.start(seeds[part]) if latents is None else latents[part].to(self.device)
+            own = told.rows(part)
+            out.append(sample(self.denoise, x_T, self.tau, solver=self.solver, seeds=seeds[part], conditions=own))
+        return self.space.decode(torch.cat(out))
+
+    def trajectory(self, seeds: Sequence[int], *, latents: Tensor | None = None) -> Iterator[Step[Any]]:
+        """Every step of the walk from these seeds (or latents), as states: `space.decode` makes pictures of them."""
+        x_T = self.start(seeds) if latents is None else latents.to(self.device)
+        draw = step_noise(seeds, x_T)
+        return trajectory(self.denoise, self.solver, self.tau, x_T, draw, conditions=self.conditions(seeds))
+
+    def encode(self, x: Tensor, method: Method = "exact", *, seeds: Sequence[int] | None = None) -> Latents:
+        """Latents of pictures (B, C, H, W) in [-1, 1], by DDIM on these times; see `ddim.encode`. Never clips.
+
+        Args:
+            seeds: for rules that read them (label "cycle"); default 0..B-1.
+        """
+        told = self.conditions(range(len(x)) if seeds is None else seeds)
+        states = self.space.encode(x.to(self.device))
+        found = encode(self.bare, states, self.tau, method, conditions=told)
+        return replace(found, certificate=found.certificate.scaled(self.space.unit))
+
+    def decode(self, latents: Latents | Tensor, *, seeds: Sequence[int] | None = None) -> Tensor:
+        """Pictures of latents by DDIM on these times; under another recipe than the encoding's it warns."""
+        told = self.conditions(range(len(latents)) if seeds is None else seeds)
+        return self.space.decode(decode(self.bare, latents, self.tau, conditions=told))
+
+    def bound(self, seeds: Sequence[int]) -> Denoiser:
+        """The denoiser as it answers for these seeds."""
+        return bound(self.denoise, self.conditions(seeds))

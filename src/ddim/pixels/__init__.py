@@ -1,0 +1,32 @@
+"""Picture files, grids of pictures, and the way between pictures and tensors."""
+
+from ddim.pixels.pictures import (
+    SUFFIXES,
+    Fit,
+    Pixels,
+    as_pixels,
+    fitted,
+    from_uint8,
+    grid,
+    open_image,
+    read_image,
+    save_png,
+    to_uint8,
+)
+from ddim.pixels.space import PixelSpace, Space
+
+__all__ = [
+    "SUFFIXES",
+    "Fit",
+    "PixelSpace",
+    "Pixels",
+    "Space",
+    "as_pixels",
+    "fitted",
+    "from_uint8",
+    "grid",
+    "open_image",
+    "read_image",
+    "save_png",
+    "to_uint8",
+]

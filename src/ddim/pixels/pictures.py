@@ -1,0 +1,213 @@
+"""Pictures: any image file to pixels, pixels to the network's range and back, PNGs with text, labelled grids.
+
+Pixels are uint8 NHWC NumPy arrays (or HWC, HW for one picture); the network's images are float (B, C, H, W)
+in [-1, 1]. The way between them is level = round((x + 1) 255/2), which keeps 0..255 exactly.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from ddim.refused import Refused
+
+Pixels = npt.NDArray[np.uint8]
+Fit = Literal["crop", "pad"]
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+# What Pillow was seen to raise for damaged files, its plug-ins' slips included.
+DAMAGE = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
+          struct.error, zlib.error, Image.DecompressionBombError)  # fmt: skip
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
+
+def to_uint8(x: Tensor) -> Pixels:
+    """Images float (B, C, H, W) -> uint8 (B, H, W, C): round((clamp(x, -1, 1) + 1) 255/2)."""
+    levels = ((x.detach().float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
+    return np.ascontiguousarray(levels.movedim(-3, -1).cpu().numpy())
+
+
+def from_uint8(pixels: Pixels) -> Tensor:
+    """uint8 (B, H, W, C) or (H, W, C) -> float32 (B, C, H, W) or (C, H, W) in [-1, 1]: level/127.5 - 1."""
+    return torch.from_numpy(np.array(pixels)).movedim(-1, -3).float() / 127.5 - 1.0
+
+
+def open_image(
+    source: str | Path | bytes, tell_mode: Callable[[str], None] | None = None, name: str | None = None
+) -> Image.Image:
+    """One image file (or its bytes) as an upright 8-bit picture of mode L or RGB.
+
+    EXIF rotation is applied; 16-bit grey is scaled by 1/257; a palette becomes the colours it names (grey if
+    all of them are); transparent pixels are composited on white; CMYK and other spaces become RGB.
+
+    Args:
+        source: the file.
+        tell_mode: is told the mode of the file, before anything is converted.
+        name: what errors call the image; default: its path.
+
+    Raises:
+        Refused: not an image, truncated, too large, or of a kind without an agreed range; names the file.
+    """
+    name = name or ("the image" if isinstance(source, bytes) else str(source))
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            if tell_mode is not None:
+                tell_mode(file.mode)
+            file.load()
+            # Not ImageOps.exif_transpose: it writes the other tags anew, and fails where one of them is odd.
+            turn = UPRIGHT.get(file.getexif().get(ORIENTATION, 1))
+            rangeless = _rangeless(file)
+            picture = None if rangeless else _plain(file if turn is None else file.transpose(turn))
+    except FileNotFoundError:
+        raise
+    except DAMAGE as error:
+        raise Refused(f"{name} cannot be read as an image: {_first_line(error)}") from None
+    if picture is None:
+        raise Refused(f"{name} holds {rangeless}, which have no agreed range; save it as 8 or 16 bit")
+    return picture
+
+
+def _rangeless(file: Image.Image) -> str | None:
+    """What its numbers are, where nobody can say which of them are black and white."""
+    if file.mode == "F":
+        return "32-bit floats"
+    sixteen = file.mode != "I" or file.format in ("PNG", "PPM")  # theirs of mode I are 0..65535
+    return None if sixteen else "32-bit or signed whole numbers"
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.float64).clip(0, 65535)
+        deep[deep == image.info.get("transparency", -1)] = 65535
+        return Image.fromarray(np.round(deep / 257).astype(np.uint8))
+    if image.has_transparency_data:
+        colour = image.convert("RGBA")
+        flat = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour).convert("RGB")
+        return flat.convert("L") if image.mode in ("1", "L", "LA") or (image.mode == "P" and _is_grey(flat)) else flat
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    rgb = image.convert("RGB")
+    return rgb.convert("L") if image.mode == "P" and _is_grey(rgb) else rgb
+
+
+def _is_grey(image: Image.Image) -> bool:
+    p = np.asarray(image)
+    return bool((p[..., 0] == p[..., 1]).all() and (p[..., 1] == p[..., 2]).all())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def fitted(image: Image.Image, size: tuple[int, int], fit: Fit = "crop") -> Image.Image:
+    """The picture at size (H, W), its proportions kept: cut to the middle ("crop") or with black borders ("pad")."""
+    height, width = size
+    if image.size == (width, height):
+        return image
+    if fit == "crop":
+        return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS)
+
+
+def as_pixels(image: Image.Image, channels: int) -> Pixels:
+    """The picture as uint8 (H, W, C) with 1 (grey) or 3 (RGB) channels.
+
+    Raises:
+        Refused: any other number of channels.
+    """
+    if channels not in (1, 3):
+        raise Refused(f"image files have 1 (grey) or 3 (RGB) channels, got channels = {channels}")
+    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.uint8)
+    return pixels[..., None] if channels == 1 else pixels
+
+
+def read_image(source: str | Path | bytes, shape: tuple[int, int, int] | None = None, fit: Fit = "crop") -> Tensor:
+    """One image file as float32 (C, H, W) in [-1, 1], in the given shape (C, H, W) or as the file is.
+
+    Raises:
+        Refused: see `open_image`. OSError: no such file.
+    """
+    image = open_image(source)
+    if shape is not None:
+        image = fitted(image, shape[1:], fit)
+    channels = shape[0] if shape is not None else len(image.getbands())
+    return from_uint8(as_pixels(image, channels))
+
+
+def save_png(path: str | Path, pixels: Pixels | Image.Image, text: Mapping[str, str] | None = None) -> None:
+    """Write one picture, uint8 (H, W), (H, W, 1) or (H, W, 3), with text in its metadata; whole or not at all."""
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(_squeezed(pixels))
+    info = PngInfo()
+    for key, value in (text or {}).items():
+        info.add_text(key, value)
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        image.save(partial, format="PNG", pnginfo=info)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _squeezed(pixels: Pixels) -> Pixels:
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+
+
+def grid(
+    images: Sequence[Pixels] | Pixels,
+    columns: int | None = None,
+    *,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    gap: int = 2,
+    scale: int = 1,
+) -> Image.Image:
+    """Pictures of one size, row by row on white, with optional words at the left of each row and above each column.
+
+    Args:
+        images: uint8, each (H, W), (H, W, 1) or (H, W, 3).
+        columns: default: the side of the smallest square that holds them.
+        scale: whole number by which each picture is enlarged, without smoothing.
+
+    Raises:
+        Refused: no images; labels that do not match the rows or columns.
+    """
+    if not len(images):
+        raise Refused("a grid needs at least one image")
+    tiles = [Image.fromarray(_squeezed(np.asarray(p))) for p in images]
+    tiles = [t.resize((t.width * scale, t.height * scale), Image.Resampling.NEAREST) for t in tiles]
+    columns = columns or int(np.ceil(np.sqrt(len(tiles))))
+    rows = -(-len(tiles) // columns)
+    for labels, wanted, what in ((row_labels, rows, "row"), (column_labels, columns, "column")):
+        if labels is not None and len(labels) != wanted:
+            raise Refused(f"the grid has {wanted} {what}s but {len(labels)} {what} labels")
+    font: Any = ImageFont.load_default(size=14)
+    left = gap + max((int(font.getlength(w)) + 8 for w in row_labels or ()), default=0)
+    top = gap + (22 if column_labels else 0)
+    step_x, step_y = tiles[0].width + gap, tiles[0].height + gap
+    mode = "RGB" if any(t.mode == "RGB" for t in tiles) else "L"
+    canvas = Image.new(mode, (left + columns * step_x, top + rows * step_y), "white")
+    draw = ImageDraw.Draw(canvas)
+    for i, tile in enumerate(tiles):
+        canvas.paste(tile, (left + i % columns * step_x, top + i // columns * step_y))
+    for r, words in enumerate(row_labels or ()):
+        draw.text((gap + 2, top + r * step_y + (step_y - gap) // 2), words, fill="black", font=font, anchor="lm")
+    for c, words in enumerate(column_labels or ()):
+        draw.text((left + c * step_x + (step_x - gap) // 2, gap + 11), words, fill="black", font=font, anchor="mm")
+    return canvas

@@ -1,0 +1,112 @@
+"""The step of the DDIM family: from x_t to x_s, a pure function of both end levels, for every process.
+
+With a = signal, b = noise and r = a_t/a_s, x_t given x_s has the mean r x_s and the variance b_t^2 - r^2 b_s^2; the
+paper's formulas are those of a^2 + b^2 = 1. sigma depends on (t, s), not on the training beta_t.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from torch import Tensor
+
+from ddim.process.level import Level
+from ddim.process.prediction import Prediction
+from ddim.refused import Refused
+
+ROUNDING = 1e-12  # relative slack for a sigma that meets its bound exactly, as eta = 1 does with zero terminal SNR
+
+
+def sigma(at_t: Level[float], at_s: Level[float], eta: float) -> float:
+    """std of the injected noise, eta (b_s/b_t) sqrt(b_t^2 - (a_t/a_s)^2 b_s^2) (DDIM eq. 16 for any process).
+
+    eta = 0 is DDIM, eta = 1 DDPM ("fixedsmall"): the posterior's mean and variance. 0.5 injects exactly half of DDPM's
+    std. Zero when s is the clean image.
+
+    Raises:
+        Refused: eta < 0, or eta > 0 on a step towards more noise (inversion is deterministic).
+    """
+    if not eta >= 0.0:
+        raise Refused(f"eta must be at least 0, got {eta}")
+    if eta == 0.0:
+        return 0.0
+    return eta * (at_s.noise / at_t.noise) * sigma_hat(at_t, at_s)
+
+
+def sigma_hat(at_t: Level[float], at_s: Level[float]) -> float:
+    """std sqrt(b_t^2 - (a_t/a_s)^2 b_s^2) of x_t given x_s: DDPM's larger choice, "fixedlarge" (DDIM appendix D.3).
+
+    Raises:
+        Refused: on a step towards more noise.
+    """
+    if at_s.noise * at_t.signal > at_t.noise * at_s.signal:
+        raise Refused(
+            "noise can only be injected on a step towards the clean image, but alpha_bar goes from "
+            f"{at_t.alpha_bar:.6g} to {at_s.alpha_bar:.6g}, noise from {at_t.noise:.6g} to {at_s.noise:.6g}; "
+            "use eta = 0 to encode"
+        )
+    r = at_t.signal / at_s.signal
+    return sqrt(max(0.0, at_t.noise**2 - (r * at_s.noise) ** 2))
+
+
+def eta_max(at_t: Level[float], at_s: Level[float]) -> float:
+    """The largest legal eta of a step: where sigma reaches noise_s. At least 1; inf when s is the clean image."""
+    std = sigma(at_t, at_s, 1.0)
+    return at_s.noise / std if std > 0.0 else float("inf")
+
+
+def ddim_step(
+    p: Prediction,
+    at_t: Level[float],
+    at_s: Level[float],
+    *,
+    eta: float = 0.0,
+    std: float | None = None,
+    z: Tensor | None = None,
+) -> Tensor:
+    """x_s = signal_s x0 + sqrt(noise_s^2 - std^2) eps + std z (DDIM eq. 12), std from eq. 16 unless given.
+
+    With std = 0 and s above t this is the published inversion step.
+
+    Args:
+        p: the predicted pair at x_t, each (B, *).
+        at_t, at_s: the levels of both ends of the step.
+        eta: the paper's eta, from 0 to `eta_max`.
+        std: any legal std of injected noise, in place of eta.
+        z: fresh N(0, 1) noise (B, *); needed when the std is not 0.
+
+    Raises:
+        Refused: std above noise_s, with both numbers; noise needed and not given.
+    """
+    std = sigma(at_t, at_s, eta) if std is None else std
+    x_s = at_s.signal * p.x0 + _direction(std, at_s, eta) * p.eps  # eq. 12
+    return x_s if std == 0.0 else x_s + std * _given(z)
+
+
+def fixedlarge_step(p: Prediction, at_t: Level[float], at_s: Level[float], *, z: Tensor | None = None) -> Tensor:
+    """One step with sigma-hat: eq. 12's mean under sigma(eta = 1), noise sigma_hat (DDIM appendix D.3).
+
+    sigma_hat exceeds the legal std, so it never enters the square root; the marginals are not kept.
+    """
+    std = sigma(at_t, at_s, 1.0)
+    mean = at_s.signal * p.x0 + _direction(std, at_s, 1.0) * p.eps
+    return mean + sigma_hat(at_t, at_s) * _given(z)
+
+
+def _direction(std: float, at_s: Level[float], eta: float) -> float:
+    """sqrt(noise_s^2 - std^2), the weight of "the direction pointing to x_t"."""
+    if std == 0.0:
+        return at_s.noise
+    if not 0.0 < std <= at_s.noise * (1.0 + ROUNDING):
+        hint = f" (eta = {eta})" if eta else ""
+        raise Refused(
+            f"sigma = {std:.6g}{hint} is not between 0 and sqrt(1 - alpha_bar_s) = {at_s.noise:.6g} (the noise at s), "
+            "the largest std this step can inject; lower eta or sigma"
+        )
+    return sqrt(max(0.0, at_s.noise**2 - std**2))
+
+
+def _given(z: Tensor | None) -> Tensor:
+    if z is None:
+        raise Refused("this step injects noise (its sigma is above 0): give z, or seeds to `sample`")
+    return z

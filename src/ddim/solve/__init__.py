@@ -1,0 +1,20 @@
+"""How to step: solvers, and the one loop that walks them over the times.
+
+Whatever combines calls of a denoiser lives here.
+"""
+
+from ddim.solve.adams import AB, PLMS
+from ddim.solve.base import Solver, Step
+from ddim.solve.coupled import Coupled, Older, gamma_for
+from ddim.solve.ddim import DDIM
+from ddim.solve.dpmpp import DPMSolverPP
+from ddim.solve.heun import Heun
+from ddim.solve.implicit import Implicit, Solved
+from ddim.solve.named import SOLVERS, solver_named
+from ddim.solve.unipc import UniPC
+from ddim.solve.walk import end_of, sample, step_noise, trajectory
+
+__all__ = [
+    "AB", "DDIM", "PLMS", "SOLVERS", "Coupled", "DPMSolverPP", "Heun", "Implicit", "Older", "Solved", "Solver", "Step",
+    "UniPC", "end_of", "gamma_for", "sample", "solver_named", "step_noise", "trajectory",
+]  # fmt: skip

@@ -1,0 +1,57 @@
+"""What a solver is: one way to step from t to s.
+
+It never changes and holds no state; what survives a step is the carry.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from torch import Tensor
+
+from ddim.denoise import Denoiser
+from ddim.process import Prediction, Time
+
+C = TypeVar("C")
+Past = tuple[tuple[Time, Tensor], ...]
+"""Earlier predictions, newest first: (time, prediction)."""
+
+
+class Step(NamedTuple, Generic[C]):
+    """What one step did: x at s (B, *), what survives it, its first prediction (at t), the network calls it took."""
+
+    x: Tensor
+    carry: C
+    prediction: Prediction
+    calls: int
+
+
+class Solver(ABC, Generic[C]):
+    """A method. It owns no process (the denoiser carries it), no position, no tau, no condition.
+
+    What it is, is a fact of its class or of what it was made with; nothing can be made up for one object.
+    """
+
+    @property
+    @abstractmethod
+    def order(self) -> int:
+        """The order of convergence, measured by tests/laws/test_order.py."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether steps need fresh noise z."""
+        return False
+
+    @abstractmethod
+    def init(self) -> C:
+        """The carry before the first step."""
+
+    @abstractmethod
+    def step(self, denoise: Denoiser, x: Tensor, t: Any, s: Any, carry: C, z: Tensor | None) -> Step[C]:
+        """x at t -> x at s. z is N(0, 1) noise like x, or None when the solver is not stochastic."""
+
+    def calls(self, tau: Sequence[Any]) -> int:
+        """Network calls of a walk over these times; one a step unless a solver says otherwise."""
+        return len(tau) - 1

@@ -1,0 +1,105 @@
+"""The one loop: a solver walks neighbouring times of tau. Sampling, encoding and editing are uses of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ddim.denoise import NONE, Conditions, Denoiser, bound, labels
+from ddim.process import STEP, noise
+from ddim.refused import Refused
+from ddim.solve.base import Solver, Step
+from ddim.solve.ddim import DDIM
+
+C = TypeVar("C")
+
+
+def trajectory(
+    denoise: Denoiser,
+    solver: Solver[C],
+    tau: Sequence[Any],
+    x: Tensor,
+    noise: Callable[[Any], Tensor] | None = None,
+    carry: C | None = None,
+    *,
+    conditions: Conditions = NONE,
+) -> Iterator[Step[C]]:
+    """Walk tau pair by pair from x at tau[0], yielding every step: the state it led to, and what it cost.
+
+    Args:
+        denoise: x_t (B, *), t -> Prediction.
+        solver: takes each step; unchanged by it.
+        tau: strictly falling times to sample, strictly rising ones to encode (deterministic solvers only).
+        x: x at tau[0], (B, *).
+        noise: t -> fresh N(0, 1) noise (B, *) for the step that starts at t; needed by stochastic solvers.
+        carry: of an earlier step, to go on from there; default the solver's own beginning.
+        conditions: handed to the network at every call.
+
+    Gradients pass, unless the caller says torch.no_grad.
+
+    Raises:
+        Refused: tau not monotone or outside 0..T; a stochastic solver without noise or walking upwards.
+    """
+    denoise = bound(denoise, conditions)
+    times = denoise.process.checked(tau)
+    pairs = list(itertools.pairwise(times))
+    rising = bool(pairs) and pairs[0][1] > pairs[0][0]
+    if not pairs or any((s > t) != rising or s == t for t, s in pairs):
+        raise Refused(f"tau must be strictly monotone with at least two times, got {list(times)}")
+    if solver.stochastic and rising:
+        raise Refused("a stochastic solver cannot walk towards more noise; encode with eta = 0")
+    if solver.stochastic and noise is None:
+        raise Refused("this solver injects noise (eta or sigma above 0): give seeds, or noise")
+    held = solver.init() if carry is None else carry
+    for t, s in pairs:
+        z = noise(t) if solver.stochastic and noise is not None else None
+        step = solver.step(denoise, x, t, s, held, z)
+        x, held = step.x, step.carry
+        yield step
+
+
+def end_of(walk: Iterator[Step[Any]]) -> Tensor:
+    """x at the end of a trajectory."""
+    *_, last = walk
+    return last.x
+
+
+def step_noise(seeds: Sequence[int], like: Tensor) -> Callable[[Any], Tensor]:
+    """t -> the noise of the step that starts at t: row i depends on (seeds[i], t) only; shaped as `like` (B, *)."""
+    if len(seeds) != len(like):
+        raise Refused(f"{len(like)} images need {len(like)} seeds, got {len(seeds)}")
+    return lambda t: noise(seeds, like.shape[1:], purpose=STEP, step=t, dtype=like.dtype, device=like.device)
+
+
+@torch.no_grad()
+def sample(
+    denoise: Denoiser,
+    x_T: Tensor,
+    tau: Sequence[Any],
+    *,
+    solver: Solver[Any] | None = None,
+    seeds: Sequence[int] | None = None,
+    label: Tensor | None = None,
+    conditions: Conditions = NONE,
+) -> Tensor:
+    """x at tau[-1] from x_T at tau[0]: the last state of the trajectory, without gradients.
+
+    Args:
+        denoise: the denoiser; it carries the process.
+        x_T: the starting latents, (B, *); see `ddim.noise`. A walk that begins with pure noise at tau[0] begins with
+            `process.start(tau[0])` times N(0, 1): 1 on a schedule, the noise at tau[0] elsewhere.
+        tau: times to visit, see `ddim.tau`.
+        solver: default `DDIM()`, deterministic.
+        seeds: one an image; needed only by stochastic solvers. Image i depends on seeds[i] and x_T[i] alone.
+        label: the condition "label", one row an image; or all `conditions` handed to the network at every call.
+
+    Raises:
+        Refused: as `trajectory`; or len(seeds) != len(x_T).
+    """
+    solver = DDIM() if solver is None else solver
+    draw = None if seeds is None else step_noise(seeds, x_T)
+    return end_of(trajectory(denoise, solver, tau, x_T, draw, conditions=conditions | labels(label)))

@@ -1,0 +1,265 @@
+"""What encoding gives: latents with the recipe that made them and a certificate of what was measured.
+
+A file of latents is one safetensors file: tensors for states and measurements, the recipe as JSON in its
+metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ddim.files import whole_file
+from ddim.refused import Refused
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What must be the same when decoding, for decode to return the image.
+
+    Attributes:
+        tau: the times, falling.
+        method: "naive", "implicit", "bdia" or "exact".
+        model: digest of the schedule and of the network's weights.
+        conditions: label, guidance and the like, as JSON values.
+        gamma: of the coupled scheme.
+        tolerance: of the implicit solve.
+    """
+
+    tau: tuple[Any, ...]
+    method: str
+    model: str
+    conditions: dict[str, Any]
+    gamma: float
+    tolerance: float
+
+    def differences(self, tau: Sequence[Any], model: str, conditions: dict[str, Any]) -> list[str]:
+        """What another recipe changes, in words; empty when it decodes what this one encoded."""
+        found = []
+        if tuple(tau) != self.tau:
+            found.append(f"tau has {len(tau) - 1} steps from {tau[0]}, not {len(self.tau) - 1} from {self.tau[0]}")
+            if len(tau) == len(self.tau):
+                at = next(i for i, (a, b) in enumerate(zip(tau, self.tau, strict=True)) if a != b)
+                found[-1] = f"tau visits {tau[at]} where encoding visited {self.tau[at]}"
+        if model != self.model:
+            found.append("another network or schedule")
+        for name in sorted({*conditions, *self.conditions}):
+            if conditions.get(name) != self.conditions.get(name):
+                was, now = self.conditions.get(name), conditions.get(name)
+                found.append(f"{name} {_short(now)} instead of {_short(was)}")
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """What was measured on every image; all (B,) on the CPU.
+
+    Attributes:
+        residual: worst |x_t - DDIM's step from x_s| over the steps, float64; nan where nothing was solved.
+        psnr: of decode(encode(x)) against x, in dB, peak to peak 2, float64; inf when equal.
+        max_error: the largest |decode(encode(x)) - x|, float64.
+        nfe: network rows that encoding spent, int64 (the decoding that measures psnr costs S more).
+    """
+
+    residual: Tensor
+    psnr: Tensor
+    max_error: Tensor
+    nfe: Tensor
+
+    def scaled(self, unit: float) -> Certificate:
+        """The same errors in units 1 / `unit` as large."""
+        psnr = self.psnr - 20.0 * math.log10(unit)
+        return Certificate(self.residual, psnr, self.max_error * unit, self.nfe)
+
+    def __str__(self) -> str:
+        solved = self.residual[~self.residual.isnan()]
+        worst = f"{float(solved.max()):.1e}" if len(solved) else "none"
+        return (
+            f"{len(self.psnr)} images: round trip at least {float(self.psnr.min()):.1f} dB, "
+            f"largest error {float(self.max_error.max()):.1e}, worst residual {worst}, "
+            f"{float(self.nfe.double().mean()):.1f} NFE an image"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Latents of B images. Indexes, stacks and computes like its tensor `x_T`.
+
+    Attributes:
+        x_T: the states at tau[0], (B, *): what one would sample from.
+        recipe: how they were made.
+        certificate: what was measured.
+        coupled: bool (B,): the images encoded by the coupled scheme, which `states` is for.
+        states: float64 (K, 2, *): x at tau[0] and tau[1] of the K coupled images, in order; None without any.
+        unsolved: indices of the images whose implicit solve did not reach the tolerance on every step.
+        names: of the images, where they have any.
+    """
+
+    x_T: Tensor  # noqa: N815 -- the paper's letter
+    recipe: Recipe
+    certificate: Certificate
+    coupled: Tensor
+    states: Tensor | None = None
+    unsolved: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.x_T.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.x_T.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.x_T.device
+
+    def __len__(self) -> int:
+        return len(self.x_T)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.x_T[index]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.x_T)
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """torch functions see x_T: torch.stack([z[0], z[1]]), torch.linalg.norm(z), ..."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Latents):
+                return value.x_T
+            return type(value)(plain(v) for v in value) if type(value) in (list, tuple) else value
+
+        return func(*plain(args), **{k: plain(v) for k, v in (kwargs or {}).items()})
+
+    def to(self, device: torch.device | str) -> Latents:
+        """The same on another device."""
+        states = None if self.states is None else self.states.to(device)
+        return replace(self, x_T=self.x_T.to(device), states=states)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, whole or not at all.
+
+        Raises:
+            Refused: the file exists.
+        """
+        path = Path(path)
+        if path.exists():
+            raise Refused(f"{path} exists; choose another name")
+        tensors = {"x_T": self.x_T, "coupled": self.coupled, **vars(self.certificate)}
+        if self.states is not None:
+            tensors["states"] = self.states
+        recipe = {**asdict(self.recipe), "unsolved": list(self.unsolved), "names": list(self.names)}
+        plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        with whole_file(path) as partial:
+            save_file(plain, partial, metadata={"ddim_latents": FORMAT, "recipe": json.dumps(recipe)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Latents:
+        """Read what `save` wrote.
+
+        Raises:
+            OSError, Refused: no such file; not latents of this library.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise Refused(f"there is no file {path}")
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
+        except SafetensorError as error:
+            raise Refused(f"{path} is not a safetensors file: {error}") from None
+        if metadata.get("ddim_latents") != FORMAT:
+            raise Refused(f"{path} holds no latents of this version; make them with `ddim encode`")
+        recipe = json.loads(metadata["recipe"])
+        unsolved, names = tuple(recipe.pop("unsolved")), tuple(recipe.pop("names"))
+        for name in names:  # files are written under these
+            if not isinstance(name, str) or name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+                raise Refused(f"{path} names an image {name!r}, which is no file name")
+        recipe["tau"] = tuple(recipe["tau"])
+        measured = Certificate(**{name: tensors.pop(name) for name in ("residual", "psnr", "max_error", "nfe")})
+        return cls(
+            tensors["x_T"], Recipe(**recipe), measured, tensors["coupled"], tensors.get("states"), unsolved, names
+        )
+
+    def part(self, start: int, stop: int) -> Latents:
+        """The latents start..stop-1, with what is known of them."""
+        at, own = slice(start, stop), self.recipe.conditions
+        conditions = own | {name: own[name][at] for name in _per_image(own)}
+        before, inside = int(self.coupled[:start].sum()), int(self.coupled[at].sum())
+        certificate = Certificate(**{name: value[at] for name, value in vars(self.certificate).items()})
+        return replace(
+            self, x_T=self.x_T[at], recipe=replace(self.recipe, conditions=conditions), certificate=certificate,
+            coupled=self.coupled[at], states=None if self.states is None else self.states[before : before + inside],
+            unsolved=tuple(i - start for i in self.unsolved if start <= i < stop), names=self.names[at],
+        )  # fmt: skip
+
+    @classmethod
+    def join(cls, parts: Sequence[Latents]) -> Latents:
+        """Latents of several batches made by one recipe, as one.
+
+        Raises:
+            Refused: no parts, or parts of different recipes.
+        """
+        if not parts:
+            raise Refused("there are no latents to join")
+        if any(_shared(part.recipe) != _shared(parts[0].recipe) for part in parts):
+            raise Refused("latents of different recipes cannot be joined")
+        starts = [sum(len(p) for p in parts[:i]) for i in range(len(parts))]
+        recipe = _joined([p.recipe for p in parts])
+        measured = {
+            name: torch.cat([getattr(p.certificate, name) for p in parts]) for name in vars(parts[0].certificate)
+        }
+        states = [p.states for p in parts if p.states is not None]
+        return cls(
+            torch.cat([p.x_T for p in parts]),
+            recipe,
+            Certificate(**measured),
+            torch.cat([p.coupled for p in parts]),
+            torch.cat(states) if states else None,
+            tuple(start + i for start, p in zip(starts, parts, strict=True) for i in p.unsolved),
+            tuple(name for p in parts for name in p.names),
+        )
+
+
+# Of one network. Any other condition that is a list has one entry an image.
+GUIDANCE = ("guidance", "rescale", "interval")
+
+
+def _per_image(conditions: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in conditions.items() if isinstance(value, list) and name not in GUIDANCE]
+
+
+def _shared(recipe: Recipe) -> Recipe:
+    """What all images of a recipe have in common: the names of the conditions that are an image's own, no values."""
+    own = _per_image(recipe.conditions)
+    return replace(recipe, conditions={k: None if k in own else v for k, v in recipe.conditions.items()})
+
+
+def _joined(recipes: Sequence[Recipe]) -> Recipe:
+    merged = dict(recipes[0].conditions)
+    for name in _per_image(merged):
+        merged[name] = [v for r in recipes for v in r.conditions[name]]
+    return replace(recipes[0], conditions=merged)
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,252 @@
+"""Solvers with a carry: equality with diffusers on the same nodes, exact ends, exactness on polynomials, refusals."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, PNDMScheduler, UniPCMultistepScheduler
+
+from ddim import DDIM, GaussianDenoiser, NetworkDenoiser, Schedule, noise, sample, tau, trajectory
+from ddim.process import half_log_snr
+from ddim.solve import AB, PLMS, SOLVERS, DPMSolverPP, UniPC, solver_named
+from ddim.solve.adams import mean_weights
+
+SCHEDULE = Schedule.linear()
+# two unlike directions and a mean: unit variance alone hides errors
+ORACLE = GaussianDenoiser(SCHEDULE, 0.3, torch.tensor([0.05, 4.0], dtype=torch.float64))
+SEEDS = range(3)
+X_T = noise(SEEDS, (2,), dtype=torch.float64)
+DETERMINISTIC = [n for n in SOLVERS if not solver_named(n).stochastic]
+
+
+def z_of(t):
+    return noise(SEEDS, (2,), purpose="step", step=t, dtype=torch.float64)
+
+
+def diffusers_states(scheduler, times, noisy=False):
+    """Walk a diffusers scheduler through our times; the states after every step."""
+    scheduler.set_timesteps(len(times) - 1)
+    levels = [SCHEDULE.at(t) for t in times]
+    scheduler.sigmas = torch.tensor([v.noise / v.signal for v in levels], dtype=torch.float64)  # its float32 blurs
+    scheduler.timesteps = torch.tensor([t - 1 for t in times[:-1]])
+    x, states = X_T, []
+    for t in times[:-1]:
+        extra = {"variance_noise": z_of(t)} if noisy else {}
+        x = scheduler.step(ORACLE(x, t).eps, t - 1, x, **extra).prev_sample
+        states.append(x)
+    return states
+
+
+def our_states(solver, times):
+    return [s.x for s in trajectory(ORACLE, solver, times, X_T, z_of if solver.stochastic else None)]
+
+
+CASES = [
+    (DPMSolverPP(1), {"solver_order": 1}),
+    (DPMSolverPP(2), {"solver_order": 2}),
+    (DPMSolverPP(3, published=True), {"solver_order": 3}),
+    (DPMSolverPP(2, stochastic=True), {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"}),
+    (DPMSolverPP(1, stochastic=True), {"solver_order": 1, "algorithm_type": "sde-dpmsolver++"}),
+]
+
+
+@pytest.mark.parametrize(("solver", "settings"), CASES)
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic", "trailing"])
+def test_dpmsolver_equals_diffusers(solver, settings, spacing):
+    times = tau(1000, 16, spacing)  # from 15 steps on it lowers the order at the last step only, as we do
+    scheduler = DPMSolverMultistepScheduler(1000, final_sigmas_type="zero", **settings)
+    for ours, theirs in zip(
+        our_states(solver, times), diffusers_states(scheduler, times, solver.stochastic), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)  # it computes in float32
+
+
+@pytest.mark.parametrize(
+    ("p", "form", "name"), [(2, "B2", "bh2"), (2, "B1", "bh1"), (3, "B2", "bh2"), (1, "B2", "bh2")]
+)
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
+def test_unipc_equals_diffusers(p, form, name, spacing):
+    times = tau(1000, 12, spacing)
+    scheduler = UniPCMultistepScheduler(1000, solver_order=p, solver_type=name, final_sigmas_type="zero")
+    states = list(zip(our_states(UniPC(p, form), times), diffusers_states(scheduler, times), strict=True))
+    for ours, theirs in states[: -max(p - 1, 1)]:  # for p = 3 it lowers the order of the last but one, too
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    if p < 3 and form == "B2":  # at sigma = 0 its bh1 divides inf by inf and returns NaN; ours returns x0
+        torch.testing.assert_close(*states[-1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [10, 20, 50])
+def test_plms_equals_diffusers_where_its_arithmetic_follows_its_list(steps):
+    scheduler = PNDMScheduler(1000, skip_prk_steps=True, set_alpha_to_one=True, timestep_spacing="leading")
+    scheduler.alphas_cumprod = SCHEDULE.alpha_bar[1:]
+    scheduler.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
+    scheduler.set_timesteps(steps)
+    assert len(scheduler.timesteps) == steps + 1  # its second call at the second time, ours within the first step
+    x = X_T
+    for label in scheduler.timesteps:
+        x = scheduler.step(ORACLE(x, int(label) + 1).eps, int(label), x).prev_sample
+    ours = sample(ORACLE, X_T, tau(1000, steps, "leading"), solver=PLMS())
+    torch.testing.assert_close(ours, x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "nodes", [[0.0], [0.0, -1.0], [0.0, -1.0, -2.0, -3.0], [0.0, -0.3, -2.5], [0.0, -4.0, -5.0, -9.0]]
+)
+def test_mean_weights_integrate_polynomials_exactly(nodes):
+    weights = mean_weights(nodes)
+    for k in range(len(nodes)):
+        assert sum(w * u**k for w, u in zip(weights, nodes, strict=True)) == pytest.approx(1 / (k + 1), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [(2, [3 / 2, -1 / 2]), (3, [23 / 12, -4 / 3, 5 / 12]), (4, [55 / 24, -59 / 24, 37 / 24, -3 / 8])],
+)
+def test_mean_weights_on_even_nodes_are_adams_bashforth(order, expected):
+    assert mean_weights([0.0, -1.0, -2.0, -3.0][:order]) == pytest.approx(expected)
+
+
+class _Along:
+    """A denoiser whose x0 or eps is a given polynomial of lambda or sigma, whatever x is."""
+
+    def __init__(self, schedule, x0=None, eps=None):
+        self.schedule, self.x0, self.eps = schedule, x0, eps
+
+    def __call__(self, x, t, **cond):
+        from ddim.process import rederive
+        from ddim.process.prediction import Eps
+
+        at = self.schedule.at(t)
+        if self.x0 is not None:
+            return rederive(torch.full_like(x, self.x0(half_log_snr(at))), x, at)
+        return Eps().decode(torch.full_like(x, self.eps(at.noise / at.signal)), x, at)
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_adams_bashforth_is_exact_for_eps_polynomial_in_sigma(order):
+    """With eps = q(sigma) of degree order - 1, x/signal moves by the integral of q, once the start-up is over."""
+    schedule, power = Schedule.cosine(50), order - 1
+    denoise = _Along(schedule, eps=lambda sigma: (sigma - 0.5) ** power)
+    states = list(trajectory(denoise, AB(order), (30, 27, 25, 20, 19, 12, 4, 0), torch.ones(1, 1, dtype=torch.float64)))
+    for a, b in pairwise(states[order - 2 :]):
+        at_a, at_b = schedule.at(a.s), schedule.at(b.s)
+        sigma_a, sigma_b = at_a.noise / at_a.signal, at_b.noise / at_b.signal
+        integral = ((sigma_b - 0.5) ** order - (sigma_a - 0.5) ** order) / order
+        assert float(b.x / at_b.signal) == pytest.approx(float(a.x / at_a.signal) + integral, rel=1e-9)
+
+
+def test_3m_is_exact_for_x0_quadratic_in_lambda_and_the_published_one_is_not():
+    schedule = Schedule.cosine(50)
+    denoise = _Along(schedule, x0=lambda lam: 1.0 + lam + lam**2)
+
+    def exact(x, t, s):  # int e^(l - l_s) (1 + l + l^2) dl = e^(l - l_s) (2 - l + l^2)
+        a, b = schedule.at(t), schedule.at(s)
+        la, lb = half_log_snr(a), half_log_snr(b)
+        primitive = (2 - lb + lb**2) - math.exp(la - lb) * (2 - la + la**2)
+        return b.noise / a.noise * x + b.signal * primitive
+
+    def worst(solver):
+        states = list(trajectory(denoise, solver, (40, 37, 35, 30, 29, 20), torch.ones(1, 1, dtype=torch.float64)))
+        return max(abs(float(b.x) - exact(float(a.x), a.s, b.s)) for a, b in pairwise(states[1:]))
+
+    assert worst(DPMSolverPP(3)) < 1e-12
+    assert worst(DPMSolverPP(3, published=True)) > 1e-2
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_one_step_and_the_last_step_are_the_predicted_x0(name):
+    solver = solver_named(name)
+    torch.testing.assert_close(sample(ORACLE, X_T, (1000, 0), solver=solver), ORACLE(X_T, 1000).x0)
+    if name.startswith(("dpm", "unipc")):
+        before, last = list(trajectory(ORACLE, solver, (1000, 500, 250, 100, 0), X_T))[-2:]
+        torch.testing.assert_close(last.x, ORACLE(before.x, 100).x0)
+
+
+def test_first_step_is_ddim_and_so_is_the_stochastic_one_with_eta_1():
+    for name in ("ab2", "ab4", "dpm++2m", "dpm++3m", "unipc", "unipc3"):
+        torch.testing.assert_close(our_states(solver_named(name), (900, 500))[0], our_states(DDIM(), (900, 500))[0])
+    times = tau(1000, 7, "quadratic")
+    torch.testing.assert_close(our_states(DPMSolverPP(1, stochastic=True), times)[-1], our_states(DDIM(1.0), times)[-1])
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_zero_terminal_snr_and_the_clean_end_are_walked(name):
+    """signal = 0 at T (sigma infinite) and noise = 0 at 0 (lambda infinite): finite, and near the flow's answer."""
+    schedule = SCHEDULE.zero_terminal_snr()
+    oracle = GaussianDenoiser(schedule, 0.3, 0.25)
+    solver = solver_named(name)
+    x = noise(range(2000), (1,), dtype=torch.float64)
+    out = sample(oracle, x, tau(1000, 100, "trailing"), solver=solver, seeds=range(2000))
+    assert bool(torch.isfinite(out).all())
+    assert float(out.mean()) == pytest.approx(0.3, abs=0.04)  # 4 standard errors of 2000 draws: 0.045
+    assert float(out.std()) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_solver_is_unchanged_by_use_and_calls_as_often_as_it_says(name):
+    solver = solver_named(name)
+    calls = []
+
+    class Counting:
+        schedule = SCHEDULE
+
+        def __call__(self, x, t, **cond):
+            calls.append(t)
+            return ORACLE(x, t)
+
+    times = tau(1000, 10, "uniform")
+    first = sample(Counting(), X_T, times, solver=solver, seeds=SEEDS)
+    extra = {"plms": 1, "heun": 9}.get(name, 0)  # PLMS's first step; all of Heun's steps but the last
+    assert len(calls) == 10 + extra
+    assert 0 not in calls
+    assert torch.equal(first, sample(Counting(), X_T, times, solver=solver, seeds=SEEDS))
+
+
+@pytest.mark.parametrize("name", ["ab3", "dpm++3m", "unipc3", "unipc", "dpm++2m"])
+def test_better_than_ddim_on_ordinary_times(name):
+    times = tau(1000, 20, "trailing")
+    exact = ORACLE.flow(X_T, 1000, 0)
+    ours = (sample(ORACLE, X_T, times, solver=solver_named(name)) - exact).square().mean().sqrt()
+    ddim = (sample(ORACLE, X_T, times) - exact).square().mean().sqrt()
+    assert float(ours) < 0.5 * float(ddim)
+
+
+def test_float32_states_and_network_parameterisations_give_the_same_images():
+    x = X_T.float()
+    for name in DETERMINISTIC:
+        for prediction in ("eps", "v", "x0"):
+
+            def network(x_t, label, prediction=prediction):
+                from ddim.process import parameterisation
+
+                t = int(label[0]) + 1
+                p = ORACLE(x_t, t)
+                return parameterisation(prediction).target(p.x0, p.eps, SCHEDULE.at(t))
+
+            denoise = NetworkDenoiser(network, SCHEDULE, prediction)
+            out = sample(denoise, x, tau(1000, 20), solver=solver_named(name))
+            assert out.dtype == torch.float32
+            exact = sample(ORACLE, X_T, tau(1000, 20), solver=solver_named(name))
+            torch.testing.assert_close(out.double(), exact, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(lambda: solver_named("euler"), "unknown solver 'euler'; choose one of ddim, heun"),
+     (lambda: solver_named("dpm++2m", 0.5), "is deterministic, but eta = 0.5"),
+     (lambda: solver_named("dpm++2m-sde", 0.5), "always injects the noise of eta = 1"),
+     (lambda: solver_named("ddim", -1.0), "eta must be at least 0"),
+     (lambda: AB(5), "order 2, 3 or 4"), (lambda: UniPC(4), "p = 1, 2 or 3"), (lambda: UniPC(2, "B3"), "'B1' or 'B2'"),
+     (lambda: DPMSolverPP(4), "order 1, 2 or 3"), (lambda: DPMSolverPP(3, stochastic=True), "order 1 or 2"),
+     (lambda: DPMSolverPP(2, published=True), "order 3")],
+)  # fmt: skip
+def test_refusals(make, message):
+    with pytest.raises(ValueError, match=message.replace("+", r"\+")):
+        make()
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_eta_reaches_ddim(eta):
+    assert solver_named("ddim", eta) == DDIM(eta)
+    assert solver_named("dpm++2m-sde", 1.0) == solver_named("dpm++2m-sde")
