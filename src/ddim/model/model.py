@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,21 @@ from ddim.uses import Latents, Method
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 DEFAULT = "mnist"
+
+
+class How(TypedDict, total=False):
+    """The keywords of `Model.sampler`, for those who pass them on."""
+
+    steps: int | None
+    spacing: str | Sequence[int]
+    tau: Sequence[int] | None
+    solver: str | Solver[Any]
+    eta: float
+    label: Labels
+    guidance: float
+    clip: bool | None
+    precision: str
+    compiled: bool
 
 
 def bundled_names() -> list[str]:
@@ -216,7 +231,7 @@ class Model:
 
     def sample(
         self, n: int | None = None, *, seed: int = 0, seeds: Sequence[int] | None = None,
-        latents: Tensor | None = None, batch_size: int = 64, **how: Any,
+        latents: Tensor | None = None, batch_size: int = 64, **how: Unpack[How],
     ) -> Tensor:  # fmt: skip
         """n images, float (n, C, H, W) in [-1, 1] (not clamped). Image i depends on its seed alone.
 
@@ -231,20 +246,21 @@ class Model:
         wanted = seeds_of(n, seed, seeds, latents, self.shape)
         return self.sampler(**how).sample(wanted, latents=latents, batch_size=batch_size)
 
-    def encode(self, x: Tensor, *, method: Method = "exact", **how: Any) -> Latents:
+    def encode(self, x: Tensor, *, method: Method = "exact", **how: Unpack[How]) -> Latents:
         """Latents of images x (n, C, H, W) in [-1, 1]; see `ddim.encode`. Never clips: that has no inverse.
 
         how: steps, spacing, tau, label, guidance, precision: see `sampler`.
         """
         return self.sampler(**how).encode(x, method)
 
-    def decode(self, latents: Latents | Tensor, **how: Any) -> Tensor:
+    def decode(self, latents: Latents | Tensor, **how: Unpack[How]) -> Tensor:
         """Images of latents; with `Latents`, their own times unless others are given (then it warns).
 
         how: steps, spacing, tau, label, guidance, precision: see `sampler`.
         """
-        if isinstance(latents, Latents) and not {"steps", "tau", "spacing"} & {k for k, v in how.items() if v}:
-            how |= {"tau": latents.recipe.tau}
+        others = how.get("steps") or how.get("tau") or how.get("spacing", "uniform") != "uniform"
+        if isinstance(latents, Latents) and not others:
+            how["tau"] = latents.recipe.tau
         return self.sampler(**how).decode(latents)
 
     def _times(
