@@ -65,11 +65,18 @@ class Conditions:
             return self
         return Conditions({k: v[_on(index, v)] for k, v in self.per_image.items()}, self.shared)
 
-    def with_null(self, null: Mapping[str, int]) -> Conditions:
+    def with_null(self, null: Mapping[str, int | Tensor]) -> Conditions:
         """For 2B images: these, and once more with `null[name]` in place of the named ones' values.
 
-        Classes int64 become that class; weights over classes float (B, K) become that class alone.
+            A tensor (*) stands for every image; of a number, classes int64 become that class, and weights over classes
+            float (B, K) become that class alone.
+
+        Raises:
+            Refused: a null for a condition that is not per image; one of another shape.
         """
+        missing = sorted(set(null) - set(self.per_image))
+        if missing:
+            raise Refused(f"guidance replaces the condition {missing[0]!r}, which was not given with one row an image")
         twice = {}
         for name, value in self.per_image.items():
             other = _nothing(value, null[name]) if name in null else value
@@ -93,7 +100,12 @@ def _on(index: Tensor | slice, value: Tensor) -> Tensor | slice:
     return index if isinstance(index, slice) else index.to(value.device)
 
 
-def _nothing(value: Tensor, null: int) -> Tensor:
+def _nothing(value: Tensor, null: int | Tensor) -> Tensor:
+    if isinstance(null, Tensor):
+        if null.shape != value.shape[1:]:
+            shapes = f"{tuple(null.shape)}, the rows have {tuple(value.shape[1:])}"
+            raise Refused(f"a null must have the shape of one row: it has {shapes}")
+return null.to(value).expand_as(value)
     if not value.is_floating_point():
         return torch.full_like(value, null)
     weights = torch.zeros_like(value)

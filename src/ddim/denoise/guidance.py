@@ -7,6 +7,7 @@ again; only `rescale` leaves that plane, and re-derives eps.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +28,10 @@ class Guided(Wrapper):
     One network call of 2B rows a step (B rows where guidance is off).
 
     Args:
-        denoise: a conditional denoiser; its condition "label" is int64 (B,), or float (B, K) weights over K classes.
+        denoise: a conditional denoiser.
         weight: how far to go from the null answer towards the label's.
-        null_label: the label that stands for "no class".
+        null_label: what stands for "no condition": the class in place of the condition "label" (int64 (B,), or
+            float (B, K) weights over classes); or, by name, for any per-image conditions: a class, or a tensor (*) for every image.
         rescale: phi of Lin et al. (arXiv 2305.08891, eq. 15-16), 0..1: how far x0's standard deviation over each
             image is pulled back to that of the conditional x0. Here it is x0 that is rescaled, whatever the
             network predicts, since over-exposure is a property of x0; eps is re-derived.
@@ -40,7 +42,7 @@ class Guided(Wrapper):
     """
 
     weight: float
-    null_label: int
+    null_label: int | Mapping[str, int | Tensor]
     rescale: float = 0.0
     interval: tuple[Time, Time] | None = None
 
@@ -53,15 +55,16 @@ class Guided(Wrapper):
             raise Refused(f"the guidance interval {self.interval} is empty: its low end is above its high end")
 
     def __call__(self, x_t: Tensor, t: Time | Tensor, conditions: Conditions = NONE) -> Prediction:
-        if "label" not in conditions.per_image:
-            raise Refused(f"guidance with weight {self.weight} needs a label for every image")
+        nulls = self.null_label if isinstance(self.null_label, Mapping) else {"label": self.null_label}
+        if not set(nulls) <= set(conditions.per_image):
+            raise Refused(f"guidance with weight {self.weight} needs a {', '.join(nulls)} for every image")
         weight = self._weight(t, x_t)
         if isinstance(weight, float) and weight == 1.0:
             return self.denoise(x_t, t, conditions)
         both = self.denoise(
             torch.cat([x_t, x_t]),
             torch.cat([t, t]) if isinstance(t, Tensor) else t,
-            conditions.with_null({"label": self.null_label}),
+            conditions.with_null(nulls),
         )
         given = Prediction(both.x0[: len(x_t)], both.eps[: len(x_t)])
         null = Prediction(both.x0[len(x_t) :], both.eps[len(x_t) :])

@@ -13,8 +13,9 @@ from ddim.denoise.protocol import Denoiser, Digest
 from ddim.process import Parameterisation, Prediction, Process, Time, level_at, parameterisation
 from ddim.refused import Refused
 
-Network = Callable[..., Tensor]
-"""network(x_t, label, **conditions) -> (B, C or 2C, *); label (B,), by default int64 and 0-based (t - 1)."""
+Network = Callable[..., Any]
+"""network(x_t, label, **conditions) -> (B, C or 2C, *), or an object with that as `.sample`; label (B,), by default
+int64 and 0-based (t - 1)."""
 
 
 def zero_based(t: Tensor) -> Tensor:
@@ -82,7 +83,8 @@ class NetworkDenoiser(Denoiser):
     def _ask(self, x_t: Tensor, times: Tensor, asked: Time | Tensor, conditions: Conditions) -> Prediction:
         level = level_at(self.process, asked, x_t)
         shown = self.parameterisation.feed(x_t, level).to(_parameter_dtype(self.network) or x_t.dtype)
-        out = self.network(shown, self.label(times), **conditions.arguments).to(x_t.dtype)
+        said = self.network(shown, self.label(times), **conditions.arguments)
+        out = (said if isinstance(said, Tensor) else said.sample).to(x_t.dtype)  # diffusers' networks return an object
         return self.parameterisation.decode(self._checked(out, x_t), x_t, level)
 
     def _checked(self, out: Tensor, x_t: Tensor) -> Tensor:

@@ -72,8 +72,8 @@ class Sampler:
         for i in range(0, len(seeds), batch_size):
             part = slice(i, i + batch_size)
             x_T = self.start(seeds[part]) if latents is None else latents[part].to(self.device)
-            own = told.rows(part)
-            out.append(sample(self.denoise, x_T, self.tau, solver=self.solver, seeds=seeds[part], conditions=own))
+            own, solver = told.rows(part), self.solver.rows(part)
+            out.append(sample(self.denoise, x_T, self.tau, solver=solver, seeds=seeds[part], conditions=own))
         return self.space.decode(torch.cat(out))
 
     def trajectory(self, seeds: Sequence[int], *, latents: Tensor | None = None) -> Iterator[Step[Any]]:

@@ -6,13 +6,18 @@ paper's formulas are those of a^2 + b^2 = 1. sigma depends on (t, s), not on the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 
+import torch
 from torch import Tensor
 
 from ddim.process.level import Level
 from ddim.process.prediction import Prediction
 from ddim.refused import Refused
+
+PerImage = float | Sequence[float]
+"""One number for all images, or one an image."""
 
 ROUNDING = 1e-12  # relative slack for a sigma that meets its bound exactly, as eta = 1 does with zero terminal SNR
 
@@ -60,8 +65,8 @@ def ddim_step(
     at_t: Level[float],
     at_s: Level[float],
     *,
-    eta: float = 0.0,
-    std: float | None = None,
+    eta: PerImage = 0.0,
+    std: PerImage | None = None,
     z: Tensor | None = None,
 ) -> Tensor:
     """x_s = signal_s x0 + sqrt(noise_s^2 - std^2) eps + std z (DDIM eq. 12), std from eq. 16 unless given.
@@ -71,16 +76,34 @@ def ddim_step(
     Args:
         p: the predicted pair at x_t, each (B, *).
         at_t, at_s: the levels of both ends of the step.
-        eta: the paper's eta, from 0 to `eta_max`.
-        std: any legal std of injected noise, in place of eta.
+        eta: the paper's eta, from 0 to `eta_max`; one for all images, or one an image.
+        std: any legal std of injected noise, in place of eta; likewise.
         z: fresh N(0, 1) noise (B, *); needed when the std is not 0.
 
     Raises:
         Refused: std above noise_s, with both numbers; noise needed and not given.
     """
+    if isinstance(eta, Sequence) or isinstance(std, Sequence):
+        return _each(p, at_t, at_s, eta, std, z)
     std = sigma(at_t, at_s, eta) if std is None else std
     x_s = at_s.signal * p.x0 + _direction(std, at_s, eta) * p.eps  # eq. 12
     return x_s if std == 0.0 else x_s + std * _given(z)
+
+
+def _each(
+    p: Prediction, at_t: Level[float], at_s: Level[float], eta: PerImage, std: PerImage | None, z: Tensor | None
+) -> Tensor:
+    """The step where every image has a std of its own."""
+    given = eta if std is None else std
+    values = list(given) if isinstance(given, Sequence) else [given] * len(p.x0)
+    if len(values) != len(p.x0):
+        raise Refused(f"{len(p.x0)} images need one eta or sigma each, or one for all; got {len(values)}")
+    stds = [sigma(at_t, at_s, v) for v in values] if std is None else values
+    shape = (-1, *([1] * (p.x0.ndim - 1)))
+    directions = [_direction(v, at_s, 0.0) for v in stds]
+    std_each, direction = (torch.tensor(v, dtype=torch.float64).view(shape).to(p.x0) for v in (stds, directions))
+    x_s = at_s.signal * p.x0 + direction * p.eps
+    return x_s + std_each * _given(z) if any(stds) else x_s
 
 
 def fixedlarge_step(p: Prediction, at_t: Level[float], at_s: Level[float], *, z: Tensor | None = None) -> Tensor:

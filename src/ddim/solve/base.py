@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from torch import Tensor
 
@@ -51,6 +51,10 @@ class Solver(ABC, Generic[C]):
     @abstractmethod
     def step(self, denoise: Denoiser, x: Tensor, t: Any, s: Any, carry: C, z: Tensor | None) -> Step[C]:
         """x at t -> x at s. z is N(0, 1) noise like x, or None when the solver is not stochastic."""
+
+    def rows(self, index: slice) -> Self:
+        """The solver for these images of the batch: another one only where numbers are an image's own."""
+        return self
 
     def calls(self, tau: Sequence[Any]) -> int:
         """Network calls of a walk over these times; one a step unless a solver says otherwise."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
 from ddim.denoise import Denoiser
-from ddim.process import Level, Prediction, Time, ddim_step, fixedlarge_step
+from ddim.process import Level, PerImage, Prediction, Time, ddim_step, fixedlarge_step
 from ddim.refused import Refused
 from ddim.solve.base import Solver, Step
 
@@ -19,23 +19,26 @@ class DDIM(Solver[None]):
     """The DDIM family (eq. 12 and 16): eta = 0 deterministic, eta = 1 DDPM.
 
     Args:
-        eta: the paper's; any value up to the step's `eta_max`.
+        eta: the paper's; any value up to the step's `eta_max`; one for all images, or one an image (a row of numbers).
         sigma: in place of eta. "hat" is DDPM's "fixedlarge" with the paper's D.3 coefficients, its last
             noise (on the step to 0) masked as every program does; "hat-unmasked" is the formula to the
-            letter; a mapping {t: std} gives the std of each step by the time it starts from.
+            letter; a mapping {t: std} gives the std of each step by the time it starts from, one or one an image.
 
     Raises:
         Refused: eta below 0; eta together with sigma; an unknown name; a step without its std.
     """
 
-    eta: float = 0.0
-    sigma: Literal["hat", "hat-unmasked"] | Mapping[Time, float] | None = None
+    eta: PerImage = 0.0
+    sigma: Literal["hat", "hat-unmasked"] | Mapping[Time, PerImage] | None = None
     order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        if not self.eta >= 0.0:
+        object.__setattr__(self, "eta", _numbers(self.eta))
+        if isinstance(self.sigma, Mapping):
+            object.__setattr__(self, "sigma", {t: _numbers(std) for t, std in self.sigma.items()})
+        if not min(_each(self.eta)) >= 0.0:
             raise Refused(f"eta must be at least 0, got {self.eta}")
-        if self.sigma is not None and self.eta:
+        if self.sigma is not None and any(_each(self.eta)):
             raise Refused(f"give eta = {self.eta} or sigma = {self.sigma!r}, not both")
         if isinstance(self.sigma, str) and self.sigma not in ("hat", "hat-unmasked"):
             raise Refused(f"sigma is 'hat', 'hat-unmasked' or a mapping from t to std, got {self.sigma!r}")
@@ -44,8 +47,8 @@ class DDIM(Solver[None]):
     def stochastic(self) -> bool:
         """Whether steps need noise (never the step to the clean image, save with unmasked sigma-hat)."""
         if isinstance(self.sigma, Mapping):
-            return any(self.sigma.values())
-        return self.sigma is not None or self.eta > 0.0
+            return any(any(_each(std)) for std in self.sigma.values())
+        return self.sigma is not None or any(_each(self.eta))
 
     def init(self) -> None:
         return None
@@ -63,3 +66,25 @@ class DDIM(Solver[None]):
                 raise Refused(f"sigma has no std for the step from t = {t}; it names {sorted(self.sigma)}")
             return ddim_step(p, at_t, at_s, std=self.sigma[t], z=z)
         return ddim_step(p, at_t, at_s, eta=self.eta, z=z)
+
+    def rows(self, index: slice) -> Self:
+        """The same for these images of the batch."""
+        sigma = self.sigma
+        if isinstance(sigma, Mapping):
+            sigma = {t: std[index] if isinstance(std, Sequence) else std for t, std in sigma.items()}
+        return replace(self, eta=self.eta[index] if isinstance(self.eta, Sequence) else self.eta, sigma=sigma)
+
+
+def _numbers(value: Any) -> PerImage:
+    """A number, or a row of them (a list, a tensor, an array) as a tuple, so that solvers can be compared."""
+    row = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(row, list | tuple):
+        if not row or not all(isinstance(v, int | float) for v in row):
+            raise Refused(f"eta and sigma are numbers, one for all images or one an image; got {value!r}")
+        return tuple(float(v) for v in row)
+    number: float = row
+    return number
+
+
+def _each(value: PerImage) -> Sequence[float]:
+    return value if isinstance(value, Sequence) else (value,)

@@ -75,7 +75,6 @@ def step_noise(seeds: Sequence[int], like: Tensor) -> Callable[[Any], Tensor]:
     return lambda t: noise(seeds, like.shape[1:], purpose=STEP, step=t, dtype=like.dtype, device=like.device)
 
 
-@torch.no_grad()
 def sample(
     denoise: Denoiser,
     x_T: Tensor,
@@ -85,8 +84,9 @@ def sample(
     seeds: Sequence[int] | None = None,
     label: Tensor | None = None,
     conditions: Conditions = NONE,
+    gradients: bool = False,
 ) -> Tensor:
-    """x at tau[-1] from x_T at tau[0]: the last state of the trajectory, without gradients.
+    """x at tau[-1] from x_T at tau[0]: the last state of the trajectory.
 
     Args:
         denoise: the denoiser; it carries the process.
@@ -96,10 +96,12 @@ def sample(
         solver: default `DDIM()`, deterministic.
         seeds: one an image; needed only by stochastic solvers. Image i depends on seeds[i] and x_T[i] alone.
         label: the condition "label", one row an image; or all `conditions` handed to the network at every call.
+        gradients: let them pass through the whole walk; its memory grows with the number of calls.
 
     Raises:
         Refused: as `trajectory`; or len(seeds) != len(x_T).
     """
     solver = DDIM() if solver is None else solver
     draw = None if seeds is None else step_noise(seeds, x_T)
-    return end_of(trajectory(denoise, solver, tau, x_T, draw, conditions=conditions | labels(label)))
+    with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
+        return end_of(trajectory(denoise, solver, tau, x_T, draw, conditions=conditions | labels(label)))
