@@ -105,7 +105,7 @@ def _nothing(value: Tensor, null: int | Tensor) -> Tensor:
         if null.shape != value.shape[1:]:
             shapes = f"{tuple(null.shape)}, the rows have {tuple(value.shape[1:])}"
             raise Refused(f"a null must have the shape of one row: it has {shapes}")
-return null.to(value).expand_as(value)
+        return null.to(value).expand_as(value)
     if not value.is_floating_point():
         return torch.full_like(value, null)
     weights = torch.zeros_like(value)

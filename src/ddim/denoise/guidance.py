@@ -31,7 +31,8 @@ class Guided(Wrapper):
         denoise: a conditional denoiser.
         weight: how far to go from the null answer towards the label's.
         null_label: what stands for "no condition": the class in place of the condition "label" (int64 (B,), or
-            float (B, K) weights over classes); or, by name, for any per-image conditions: a class, or a tensor (*) for every image.
+            float (B, K) weights over classes); or, by name, for any per-image conditions: a class, or a tensor (*)
+            for every image.
         rescale: phi of Lin et al. (arXiv 2305.08891, eq. 15-16), 0..1: how far x0's standard deviation over each
             image is pulled back to that of the conditional x0. Here it is x0 that is rescaled, whatever the
             network predicts, since over-exposure is a property of x0; eps is re-derived.
