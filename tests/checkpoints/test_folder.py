@@ -299,7 +299,7 @@ def test_heads_no_diffusers_config_can_say(tmp_path: Path) -> None:
     """4 heads at 32 and at 64 channels: works here, survives our folder, and diffusers refuses it loudly."""
     from diffusers import DDIMPipeline
 
-    from ddim.checkpoints.families.diffusers.network import unet as build
+    from ddim.checkpoints.families.diffusers import network as build
 
     config = dict(tiny(block_out_channels=(8, 16), attention_head_dim=8).config)
     state = tiny(block_out_channels=(8, 16), attention_head_dim=8).state_dict()

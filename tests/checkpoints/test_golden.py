@@ -15,7 +15,7 @@ from torch import Tensor
 
 import ddim
 from ddim.checkpoints import Checkpoint, load_folder, open_checkpoint, save_checkpoint
-from ddim.denoise import Bound, Denoiser
+from ddim.denoise import Bound, Denoiser, labels
 
 GOLDEN = Path(__file__).parents[1] / "data/golden"
 CASES = {
@@ -119,7 +119,7 @@ def test_whole_trajectory(case: str, name: str, opened: dict[str, Checkpoint]) -
     k, e, f = opened[case], expected(case), facts(case)
     sample = f["samples"][name]
     tau, denoise = walk(sample, k.schedule.T), clipped(k, name, sample)
-    denoise = Bound(denoise, {"label": e["sample.y"]}) if "sample.y" in e else denoise
+    denoise = Bound(denoise, labels(e["sample.y"])) if "sample.y" in e else denoise
     xs, noises = [e["x_T"]], e.get(f"sample.{name}.noise")
     drawn = {t: noises[i] for i, t in enumerate(tau[:-1])} if noises is not None else {}
     solver = ddim.DDIM(eta=sample["eta"])

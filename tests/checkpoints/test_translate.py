@@ -6,7 +6,7 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.upsampling import Upsample2D
 from torch.nn import functional
 
-from ddim.checkpoints.families.diffusers.network import unet as build
+from ddim.checkpoints.families.diffusers import network as build
 from ddim.checkpoints.families.translate import Translation
 from ddim.process import noise
 
