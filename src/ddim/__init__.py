@@ -2,8 +2,7 @@
 
 What most scripts need is here; the rest lives in folders that are reached from here too: `ddim.process`,
 `ddim.denoise`, `ddim.solve`, `ddim.uses`, `ddim.pixels`, `ddim.data`, `ddim.nets`, `ddim.engine`, `ddim.metrics`,
-`ddim.checkpoints`, `ddim.model`, `ddim.jobs`. Each is imported when first asked for, so that `ddim --help` answers at
-once.
+`ddim.checkpoints`, `ddim.model`, `ddim.jobs`. Each is imported when first asked for, so that help answers at once.
 """
 
 import importlib
