@@ -14,6 +14,7 @@ import torch
 from ddim import GaussianDenoiser, Schedule, tau
 from ddim.cli.commands.evaluate import Command
 from ddim.data import Images, Report
+from ddim.denoise import NONE, Denoiser
 from ddim.files import digest
 from ddim.jobs import Cell, Made, Reference, Subject, answer, compared, make, real, split, table_of, write_report
 from ddim.jobs.evaluate import measured
@@ -26,13 +27,15 @@ VARIANCE, SHAPE, N = 0.04, (1, 2, 2), 700
 PIXELS = extractor("pixels")
 
 
-class Calls:
-    def __init__(self):
-        self.schedule, self.oracle, self.count = SCHEDULE, GaussianDenoiser(SCHEDULE, 0.1, VARIANCE), 0
+class Calls(Denoiser):
+    process, invertible = SCHEDULE, True
 
-    def __call__(self, x, t, **cond):
+    def __init__(self):
+        self.oracle, self.count = GaussianDenoiser(SCHEDULE, 0.1, VARIANCE), 0
+
+    def __call__(self, x_t, t, conditions=NONE):
         self.count += 1
-        return self.oracle(x, t)
+        return self.oracle(x_t, t)
 
 
 def subject(denoise, reading=(), **settings):
@@ -57,7 +60,7 @@ def real_images(n=4000, labels=None):
 
 
 def variance_of(cell):
-    """The exact variance each row generates (theory.md 4i): v' = k^2 v + sigma^2 from v = 1 at T."""
+    """The exact variance each row generates (docs/theory.md): v' = k^2 v + sigma^2 from v = 1 at T."""
     v, times = 1.0, tau(1000, cell.steps, cell.spacing)
     for t, s in pairwise(times):
         a, b = SCHEDULE.at(t).alpha_bar, SCHEDULE.at(s).alpha_bar
@@ -270,13 +273,15 @@ def test_the_report_is_one_page_with_every_stamp(tmp_path):
 
 
 def test_images_that_are_not_finite_are_refused(tmp_path):
-    def broken(x, t, **cond):
-        p = GaussianDenoiser(SCHEDULE, 0.0, 1.0)(x, t)
-        return type(p)(p.x0 * float("nan"), p.eps)
+    class Broken(Denoiser):
+        process, invertible = SCHEDULE, True
 
-    broken.schedule = SCHEDULE
+        def __call__(self, x_t, t, conditions=NONE):
+            p = GaussianDenoiser(SCHEDULE, 0.0, 1.0)(x_t, t)
+            return type(p)(p.x0 * float("nan"), p.eps)
+
     with pytest.raises(ValueError, match="not finite, first among seeds 0-4"):
-        made_by(broken, Cell("ddim", 0.0, 2, "uniform"), tmp_path, n=5)
+        made_by(Broken(), Cell("ddim", 0.0, 2, "uniform"), tmp_path, n=5)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 
 from ddim.engine import run as engine
 from ddim.jobs import settle, share_of
-from ddim.jobs import settle as module
+from ddim.jobs import settled as module
 
 CPU = torch.device("cpu")
 
@@ -20,7 +20,7 @@ class Calls(list):
         return torch.zeros(rows, 250) + 1
 
 
-def settled(tmp_path, batch_size, compile, *, n=64, calls_an_image=20, **options):
+def asked(tmp_path, batch_size, compile, *, n=64, calls_an_image=20, **options):
     call = Calls()
     found = settle(batch_size, compile, out=tmp_path, n=n, calls_an_image=calls_an_image, call=call, device=CPU,
                    **options)  # fmt: skip
@@ -28,13 +28,13 @@ def settled(tmp_path, batch_size, compile, *, n=64, calls_an_image=20, **options
 
 
 def test_given_values_are_taken_without_a_call(tmp_path):
-    found, call = settled(tmp_path, 8, "never", calls_an_image=10**6)
+    found, call = asked(tmp_path, 8, "never", calls_an_image=10**6)
     assert (found.batch, found.compiled, found.notes) == (8, False, ())
     assert call == []
 
 
 def test_a_short_job_is_not_even_measured(tmp_path):
-    found, call = settled(tmp_path, 8, "auto")  # 8 batches of 20 calls
+    found, call = asked(tmp_path, 8, "auto")  # 8 batches of 20 calls
     assert not found.compiled and call == []
 
 
@@ -42,41 +42,41 @@ def test_a_short_job_is_not_even_measured(tmp_path):
 def test_a_long_job_compiles_if_that_is_repaid(tmp_path, monkeypatch, saves, compiled):
     monkeypatch.setattr(engine, "why_not_compiled", lambda device: None)
     monkeypatch.setitem(engine.COMPILE_SAVES, "cpu", saves)
-    found, call = settled(tmp_path, 8, "auto", calls_an_image=1000)
+    found, call = asked(tmp_path, 8, "auto", calls_an_image=1000)
     assert found.compiled is compiled
     assert call == [8, 8], "one call to warm up, one to measure, at the job's own batch"
     assert "8000 calls" in found.notes[0]
 
 
 def test_the_batch_is_the_largest_that_fits_and_no_larger_than_the_job(tmp_path, monkeypatch):
-    monkeypatch.setattr("ddim.capacity.available_bytes", lambda device: 80_000)  # 60 % of it holds 24 rows
-    assert settled(tmp_path, "auto", "never")[0].batch == 16
-    assert settled(tmp_path, "auto", "never", n=5)[0].batch == 4
+    monkeypatch.setattr("ddim.engine.memory.available_bytes", lambda device: 80_000)  # 60 % of it holds 24 rows
+    assert asked(tmp_path, "auto", "never")[0].batch == 16
+    assert asked(tmp_path, "auto", "never", n=5)[0].batch == 4
 
 
 def test_a_job_that_goes_on_keeps_what_its_recipe_says(tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps({"batch": 7, "compiled": True}))
-    found, call = settled(tmp_path, "auto", "auto", calls_an_image=10**6)
+    found, call = asked(tmp_path, "auto", "auto", calls_an_image=10**6)
     assert (found.batch, found.compiled) == (7, True) and call == []
-    assert settled(tmp_path, 5, "never")[0][:2] == (5, False), "what is asked for outright is never replaced"
+    assert asked(tmp_path, 5, "never")[0][:2] == (5, False), "what is asked for outright is never replaced"
 
 
 def test_other_processes_wait_for_the_first_one(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PATIENCE", 0.3)
     with pytest.raises(ValueError, match="has not begun"):
-        settled(tmp_path, "auto", "auto", rank=1, world=2)
+        asked(tmp_path, "auto", "auto", rank=1, world=2)
     (tmp_path / "recipe.json").write_text(json.dumps({"batch": 3}))
-    assert settled(tmp_path, "auto", "auto", rank=1, world=2)[0][:2] == (3, False)
+    assert asked(tmp_path, "auto", "auto", rank=1, world=2)[0][:2] == (3, False)
 
 
 def test_a_short_job_waits_for_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PATIENCE", 0.0)
-    assert settled(tmp_path, 8, "auto", rank=1, world=2)[0][:2] == (8, False)
+    assert asked(tmp_path, 8, "auto", rank=1, world=2)[0][:2] == (8, False)
 
 
 def test_a_batch_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least 1 or auto, got 0"):
-        settled(tmp_path, 0, "never")
+        asked(tmp_path, 0, "never")
 
 
 @pytest.mark.parametrize(

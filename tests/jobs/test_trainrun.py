@@ -130,7 +130,7 @@ def test_an_existing_run_is_never_touched_without_resume(faces, tmp_path, capsys
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_data_is_read(faces, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("ddim.cli.train_command.open_images", None)
+    monkeypatch.setattr("ddim.cli.commands.train.open_images", None)
     assert ddim("train", faces, "--out", tmp_path / "file" / "run") == 2
     assert "file" in capsys.readouterr().err
 
@@ -154,7 +154,7 @@ def test_two_processes_train_as_one(faces, tmp_path):
     options = ["--max-steps", "3", "--batch-size", "4", "--preview-every", "0", "--log-every", "1", "--device", "cpu"]
     assert ddim("train", faces, "--out", tmp_path / "one", *options) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29631"]
-    words = ["-m", "ddim.cli.train_command", str(faces), "--out", str(tmp_path / "two"), *options]
+    words = ["-m", "ddim", "train", str(faces), "--out", str(tmp_path / "two"), *options]
     done = subprocess.run([*launch, *words], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     one, two = (
@@ -288,12 +288,11 @@ def test_auto_counts_the_classes_that_have_images(faces, tmp_path, capsys):
 
 def test_a_finished_run_is_saved_once_and_built_in_its_own_folder(faces, tmp_path, monkeypatch):
     """RUN may be a mount point: what is renamed into it must be made in it (and through a link, at its other end)."""
-    from ddim.checkpoints import folder
     from ddim.jobs.train import run as trainrun
 
     saved, places, real, make = [], [], trainrun.checkpoint, tempfile.mkdtemp
     monkeypatch.setattr(trainrun, "checkpoint", lambda *a: saved.append(1) or real(*a))
-    monkeypatch.setattr(folder.tempfile, "mkdtemp", lambda **k: places.append(k["dir"]) or make(**k))
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **k: places.append(k["dir"]) or make(**k))
     run = tmp_path / "run"
     run.symlink_to(tmp_path / "far", target_is_directory=True)
     (tmp_path / "far").mkdir()

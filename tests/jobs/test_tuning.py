@@ -21,7 +21,7 @@ MIXTURE = MixtureDenoiser(SCHEDULE, [1, 2], [torch.tensor([-1.0, 0.5]), torch.te
 
 
 def test_closed_form_is_the_published_optimum_for_one_variance():
-    """Shared theory, section 4i: lambda = 0.25, S = 10, found there by another dynamic programme."""
+    """docs/theory.md, the error of a step: lambda = 0.25, S = 10, found by another dynamic programme."""
     expected = (1000, 481, 342, 254, 192, 145, 107, 75, 47, 21, 0)
     assert closed_form(SCHEDULE, torch.tensor([0.25]), 10) == expected
     angles = [math.atan2(SCHEDULE.at(t).noise, 0.5 * SCHEDULE.at(t).signal) for t in expected]
@@ -74,10 +74,11 @@ def test_dynamic_programming_finds_the_best_of_all_paths(name):
     def cost(path):
         carry, total = solver.init(), 0.0
         for t, s in itertools.pairwise(path):
-            x_s, carry = solver.step(walk, walk.states[t], t, s, carry, None)
+            step = solver.step(walk, walk.states[t], t, s, carry, None)
+            carry = step.carry
             at = SCHEDULE.at(s)
             reach = math.sqrt(variance / (at.alpha_bar * variance + 1 - at.alpha_bar))
-            total += reach * float((x_s - walk.states[s]).square().mean().sqrt())
+            total += reach * float((step.x - walk.states[s]).square().mean().sqrt())
         return total
 
     every = [(1000, *inner, 0) for inner in itertools.combinations(times[1:-1], 4)]

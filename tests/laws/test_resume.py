@@ -1,4 +1,4 @@
-"""Law 8 of design section 3: 25 steps + save + load + 35 == 60 steps, bit for bit; also after kill -9."""
+"""25 steps + save + load + 35 == 60 steps, bit for bit; also after kill -9."""
 
 import os
 import signal
@@ -105,7 +105,7 @@ def test_the_comparison_can_fail(sixty, tmp_path):
 
 def test_after_kill_9_a_resume_gives_the_same_60_steps(data, sixty, tmp_path):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "ddim.cli.train_command", str(data), "--out", str(run), "--max-steps", "60"]
+    command = [sys.executable, "-m", "ddim", "train", str(data), "--out", str(run), "--max-steps", "60"]
     process = subprocess.Popen(
         [*command, *FIXED, "--checkpoint-every", "7"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -129,7 +129,7 @@ def test_after_kill_9_a_resume_gives_the_same_60_steps(data, sixty, tmp_path):
 
 def test_sigterm_saves_and_says_how_to_go_on(data, sixty, tmp_path):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "ddim.cli.train_command", str(data), "--out", str(run), "--max-steps", "60"]
+    command = [sys.executable, "-m", "ddim", "train", str(data), "--out", str(run), "--max-steps", "60"]
     process = subprocess.Popen(
         [*command, *FIXED, "--checkpoint-every", "10"], env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE, text=True,

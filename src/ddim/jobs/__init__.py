@@ -28,10 +28,12 @@ from ddim.jobs.train import (
     ancestor_of,
     refuse_existing,
     resolve_precision,
-    run,
     start,
+    train_run,
 )
 from ddim.jobs.tuning import Tuned, tune
+
+run = train_run  # cli/commands/train.py still says so
 
 __all__ = [
     "PRECISIONS",
@@ -68,6 +70,7 @@ __all__ = [
     "start",
     "table_cells",
     "table_of",
+    "train_run",
     "tune",
     "verify",
     "write_npz",

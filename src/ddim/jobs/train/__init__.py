@@ -1,7 +1,7 @@
 """Training as a job: what decides a run, its loss, its loop, its state, its folder, its log."""
 
 from ddim.jobs.train.recipe import Precision, Recipe
-from ddim.jobs.train.run import Cadence, Plan, ancestor_of, refuse_existing, run, start
+from ddim.jobs.train.run import Cadence, Plan, ancestor_of, refuse_existing, start, train_run
 from ddim.jobs.train.state import resolve_precision
 
 __all__ = [
@@ -12,6 +12,6 @@ __all__ = [
     "ancestor_of",
     "refuse_existing",
     "resolve_precision",
-    "run",
     "start",
+    "train_run",
 ]

@@ -19,6 +19,7 @@ from ddim.refused import Refused
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SCHEDULES = ("linear", "scaled_linear", "cosine", "sigmoid")
+PREDICTIONS = ("eps", "x0", "v")  # what a model folder can say of itself
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Recipe:
             raise Refused(f"optimizer must be adam or adamw, got {self.optimizer!r}")
         if self.lr_decay_steps is not None and self.lr_decay_steps <= self.warmup:
             raise Refused(f"lr_decay_steps = {self.lr_decay_steps} must lie beyond warmup = {self.warmup}")
+        if self.prediction not in PREDICTIONS:
+            raise Refused(f"unknown prediction {self.prediction!r}; choose one of {', '.join(PREDICTIONS)}")
         if self.zero_terminal_snr and self.prediction == "eps":
             raise Refused("eps prediction cannot be trained with zero terminal SNR; use prediction v or x0")
         self.objective()

@@ -137,7 +137,7 @@ def _refuse_other_recipe(folder: Path, plan: Plan) -> None:
         raise Refused(f"cannot resume {plan.run} with another recipe: {changed}; {remedy}")
 
 
-def run(
+def train_run(
     plan: Plan, state: TrainState, cadence: Cadence, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[Progress]:
     """Train to cadence.max_steps, keeping RUN up to date, and yield after every step.
