@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddim.cli.main import COMMANDS
+from ddim.cli.main import COMMANDS, MODULES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -34,7 +34,7 @@ def test_every_command_and_flag_exists():
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
         assert words[0] in COMMANDS, line
-        fields = import_module(f"ddim.cli.{words[0]}_command").Command.__dataclass_fields__
+        fields = import_module(f"ddim.cli.commands.{MODULES.get(words[0], words[0])}").Command.__dataclass_fields__
         for word in words[1:]:
             if word.startswith("--"):
                 assert word[2:].replace("-", "_") in fields, f"{line}: {word}"

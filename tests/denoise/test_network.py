@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from ddim import Clip, DynamicThreshold, GaussianDenoiser, NetworkDenoiser, Schedule, noise, sample, tau
-from ddim.denoise import Bound
+from ddim import Clip, GaussianDenoiser, NetworkDenoiser, Schedule, noise, sample, tau
+from ddim.denoise import NONE, Bound, Conditions, Denoiser, DynamicThreshold
+from ddim.process import Prediction
 
 SCHEDULE = Schedule.linear()
 
@@ -23,7 +24,7 @@ def test_the_network_sees_zero_based_int64_labels():
     for t, label in ((1000, 999), (1, 0), (0, 0)):
         denoise(x, t)
         assert seen[-1][0].dtype == torch.int64 and seen[-1][0].tolist() == [label, label]
-    denoise(x, torch.tensor([5, 1000]), colour=3)
+    denoise(x, torch.tensor([5, 1000]), Conditions(shared={"colour": 3}))
     assert seen[-1][0].tolist() == [4, 999] and seen[-1][1] == {"colour": 3}
 
 
@@ -109,13 +110,11 @@ def test_clip_re_derives_eps(t):
 def test_dynamic_threshold_follows_imagen():
     x0 = torch.tensor([[0.1, 0.2, -0.3, 4.0], [0.1, 0.2, 0.3, 0.4]], dtype=torch.float64)
 
-    class Fixed:
-        schedule = SCHEDULE
+    class Fixed(Denoiser):
+        process, invertible = SCHEDULE, True
 
-        def __call__(self, x_t, t, **cond):
+        def __call__(self, x_t, t, conditions=NONE):
             level = SCHEDULE.at(t)
-            from ddim import Prediction
-
             return Prediction(x0, (x_t - level.signal * x0) / level.noise)
 
     x_t = torch.ones_like(x0)
@@ -130,5 +129,5 @@ def test_dynamic_threshold_follows_imagen():
 
 def test_bound_fills_in_conditions():
     seen = []
-    Bound(NetworkDenoiser(recorder(seen), SCHEDULE), {"label": 3})(noise([0], (2,)), 7)
+    Bound(NetworkDenoiser(recorder(seen), SCHEDULE), Conditions(shared={"label": 3}))(noise([0], (2,)), 7)
     assert seen[0][1] == {"label": 3}

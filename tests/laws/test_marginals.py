@@ -5,20 +5,23 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ddim import DDIM, Prediction, Schedule, noise, sample, tau, trajectory
-from ddim.process import generator
+from ddim import DDIM, Denoiser, Schedule, noise, sample, tau, trajectory
+from ddim.denoise import NONE
+from ddim.process import Prediction, generator
 
 X0 = torch.tensor([0.7, -0.2], dtype=torch.float64)
 
 
-class Knows:
+class Knows(Denoiser):
     """The network that knows the image: eps = (x - signal x0) / noise."""
 
-    def __init__(self, schedule):
-        self.schedule = schedule
+    invertible = True
 
-    def __call__(self, x_t, t, **cond):
-        level = self.schedule.at(t)
+    def __init__(self, schedule):
+        self.process = schedule
+
+    def __call__(self, x_t, t, conditions=NONE):
+        level = self.process.at(t)
         return Prediction(X0.expand_as(x_t), (x_t - level.signal * X0) / level.noise)
 
 
@@ -45,8 +48,8 @@ def test_variance_about_x0_is_that_of_every_level(make, spacing, sigmas):
         z[position[t]] = 1.0
         return z
 
-    for state in trajectory(Knows(schedule), solver, times, start, pulse):
-        level = schedule.at(state.s)
+    for s, state in zip(times[1:], trajectory(Knows(schedule), solver, times, start, pulse), strict=True):
+        level = schedule.at(s)
         torch.testing.assert_close(state.x[-1], level.signal * X0, rtol=1e-9, atol=1e-12)
         variance = (state.x[:-1] - state.x[-1]).square().sum(0)
         torch.testing.assert_close(variance, torch.full_like(variance, level.noise**2), rtol=1e-9, atol=1e-12)

@@ -125,7 +125,7 @@ def test_law_numbers_on_known_input():
 @pytest.mark.parametrize("steps", [10, 50, 200, 1000])
 def test_the_coupled_scheme_keeps_rounding_within_its_growth(steps):
     """theory.md section 2: EDICT has lost float32 by S = 200; here a disturbance grows a hundredfold at most."""
-    from ddim.solve import Coupled, Older, gamma_for, trajectory
+    from ddim.solve import Coupled, Older, end_of, gamma_for, trajectory
     from ddim.solve.coupled import GROWTH
 
     assert gamma_for(steps) ** steps == pytest.approx(GROWTH, rel=1e-9)
@@ -133,8 +133,8 @@ def test_the_coupled_scheme_keeps_rounding_within_its_growth(steps):
     z = encode(oracle, data(), times, "bdia")
 
     def down(states):
-        solver = Coupled(gamma_for(steps), Older(times[0], states[:, 0]))
-        return list(trajectory(oracle, solver, times[1:], states[:, 1]))[-1].x
+        older = Older(times[0], states[:, 0])
+        return end_of(trajectory(oracle, Coupled(gamma_for(steps)), times[1:], states[:, 1], carry=older))
 
     nudge = torch.zeros_like(z.states)
     nudge[:, 0] = 1e-6

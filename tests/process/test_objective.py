@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from ddim import Objective, Schedule, noise
-from ddim.process import diffuse
+from ddim import Schedule, noise
+from ddim.process import Objective, diffuse
 
 SCHEDULE = Schedule.linear()
 
@@ -44,6 +44,8 @@ def test_zero_terminal_snr_weights_are_finite():
 
 def test_bad_settings():
     with pytest.raises(ValueError, match="unknown prediction"):
-        Objective("score")
+        Objective("noise")
+    with pytest.raises(ValueError, match="min-SNR weights are of the predictions eps, x0 and v, not of 'score'"):
+        Objective("score", 5.0)
     with pytest.raises(ValueError, match="above 0"):
         Objective("eps", 0.0)

@@ -60,5 +60,5 @@ def test_rederive_gives_the_consistent_eps():
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match=r"'score'.*eps, x0, v"):
-        parameterisation("score")
+    with pytest.raises(ValueError, match=r"'noise'.*eps, x0, v, score, velocity, edm"):
+        parameterisation("noise")

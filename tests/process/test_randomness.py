@@ -81,7 +81,7 @@ def test_more_seeds_than_a_list_should_hold_are_refused_before_it_is_built(monke
     with pytest.raises(ValueError, match=r"more than 100000000 seeds .*'0-99999999999'"):
         parse_seeds("0-99999999999")
     assert parse_seeds("99999999999") == [99_999_999_999]  # a large seed is only one
-    monkeypatch.setattr(importlib.import_module("ddim.noise"), "MOST_SEEDS", 4)
+    monkeypatch.setattr(importlib.import_module("ddim.process.randomness"), "MOST_SEEDS", 4)
     assert parse_seeds("1,5-7") == [1, 5, 6, 7]
     for text in ("0-4", "1,5-8", "5-8,1"):
         with pytest.raises(ValueError, match="more than 4 seeds"):

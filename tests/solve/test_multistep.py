@@ -8,7 +8,8 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, PNDMScheduler, UniPCMultistepScheduler
 
 from ddim import DDIM, GaussianDenoiser, NetworkDenoiser, Schedule, noise, sample, tau, trajectory
-from ddim.process import half_log_snr
+from ddim.denoise import NONE, Denoiser
+from ddim.process import half_log_snr, parameterisation, rederive
 from ddim.solve import AB, PLMS, SOLVERS, DPMSolverPP, UniPC, solver_named
 from ddim.solve.adams import mean_weights
 
@@ -107,20 +108,19 @@ def test_mean_weights_on_even_nodes_are_adams_bashforth(order, expected):
     assert mean_weights([0.0, -1.0, -2.0, -3.0][:order]) == pytest.approx(expected)
 
 
-class _Along:
+class _Along(Denoiser):
     """A denoiser whose x0 or eps is a given polynomial of lambda or sigma, whatever x is."""
 
+    invertible = True
+
     def __init__(self, schedule, x0=None, eps=None):
-        self.schedule, self.x0, self.eps = schedule, x0, eps
+        self.process, self.x0, self.eps = schedule, x0, eps
 
-    def __call__(self, x, t, **cond):
-        from ddim.process import rederive
-        from ddim.process.prediction import Eps
-
-        at = self.schedule.at(t)
+    def __call__(self, x, t, conditions=NONE):
+        at = self.process.at(t)
         if self.x0 is not None:
             return rederive(torch.full_like(x, self.x0(half_log_snr(at))), x, at)
-        return Eps().decode(torch.full_like(x, self.eps(at.noise / at.signal)), x, at)
+        return parameterisation("eps").decode(torch.full_like(x, self.eps(at.noise / at.signal)), x, at)
 
 
 @pytest.mark.parametrize("order", [2, 3, 4])
@@ -128,9 +128,11 @@ def test_adams_bashforth_is_exact_for_eps_polynomial_in_sigma(order):
     """With eps = q(sigma) of degree order - 1, x/signal moves by the integral of q, once the start-up is over."""
     schedule, power = Schedule.cosine(50), order - 1
     denoise = _Along(schedule, eps=lambda sigma: (sigma - 0.5) ** power)
-    states = list(trajectory(denoise, AB(order), (30, 27, 25, 20, 19, 12, 4, 0), torch.ones(1, 1, dtype=torch.float64)))
-    for a, b in pairwise(states[order - 2 :]):
-        at_a, at_b = schedule.at(a.s), schedule.at(b.s)
+    times = (30, 27, 25, 20, 19, 12, 4, 0)
+    walk = trajectory(denoise, AB(order), times, torch.ones(1, 1, dtype=torch.float64))
+    states = list(zip(times[1:], walk, strict=True))
+    for (t, a), (s, b) in pairwise(states[order - 2 :]):
+        at_a, at_b = schedule.at(t), schedule.at(s)
         sigma_a, sigma_b = at_a.noise / at_a.signal, at_b.noise / at_b.signal
         integral = ((sigma_b - 0.5) ** order - (sigma_a - 0.5) ** order) / order
         assert float(b.x / at_b.signal) == pytest.approx(float(a.x / at_a.signal) + integral, rel=1e-9)
@@ -147,8 +149,10 @@ def test_3m_is_exact_for_x0_quadratic_in_lambda_and_the_published_one_is_not():
         return b.noise / a.noise * x + b.signal * primitive
 
     def worst(solver):
-        states = list(trajectory(denoise, solver, (40, 37, 35, 30, 29, 20), torch.ones(1, 1, dtype=torch.float64)))
-        return max(abs(float(b.x) - exact(float(a.x), a.s, b.s)) for a, b in pairwise(states[1:]))
+        times = (40, 37, 35, 30, 29, 20)
+        walk = trajectory(denoise, solver, times, torch.ones(1, 1, dtype=torch.float64))
+        states = list(zip(times[1:], walk, strict=True))
+        return max(abs(float(b.x) - exact(float(a.x), t, s)) for (t, a), (s, b) in pairwise(states[1:]))
 
     assert worst(DPMSolverPP(3)) < 1e-12
     assert worst(DPMSolverPP(3, published=True)) > 1e-2
@@ -188,10 +192,10 @@ def test_the_solver_is_unchanged_by_use_and_calls_as_often_as_it_says(name):
     solver = solver_named(name)
     calls = []
 
-    class Counting:
-        schedule = SCHEDULE
+    class Counting(Denoiser):
+        process, invertible = SCHEDULE, True
 
-        def __call__(self, x, t, **cond):
+        def __call__(self, x, t, conditions=NONE):
             calls.append(t)
             return ORACLE(x, t)
 
@@ -218,8 +222,6 @@ def test_float32_states_and_network_parameterisations_give_the_same_images():
         for prediction in ("eps", "v", "x0"):
 
             def network(x_t, label, prediction=prediction):
-                from ddim.process import parameterisation
-
                 t = int(label[0]) + 1
                 p = ORACLE(x_t, t)
                 return parameterisation(prediction).target(p.x0, p.eps, SCHEDULE.at(t))

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from ddim import DDIM, GaussianDenoiser, Prediction, Schedule, noise, sample, tau
-from ddim.denoise import Bound, Guided
+from ddim import DDIM, Denoiser, GaussianDenoiser, Schedule, noise, sample, tau
+from ddim.denoise import NONE, Bound, Guided, labels
+from ddim.process import Prediction
 from ddim.uses import along, by_label, by_strength, direction, encode, inpaint, partial_tau
 
 SCHEDULE = Schedule.linear(1000)
@@ -87,15 +88,15 @@ def test_each_image_may_have_its_own_mask_and_does_not_feel_the_others():
 def test_bound_conditions_go_with_their_image():
     """Of three images one has nothing to paint: its label must not stay behind."""
 
-    class ByLabel:
-        schedule = SCHEDULE
+    class ByLabel(Denoiser):
+        process, invertible = SCHEDULE, True
 
-        def __call__(self, x_t, t, label=None):
-            assert len(label) == len(x_t)
+        def __call__(self, x_t, t, conditions=NONE):
+            assert len(conditions.per_image["label"]) == len(x_t)
             return GaussianDenoiser(SCHEDULE, 0.1, 0.25)(x_t, t)
 
     masks = torch.stack([torch.zeros(1, 4, 4, dtype=torch.bool), half(), half()])
-    bound = Bound(ByLabel(), {"label": torch.tensor([0, 1, 2])})
+    bound = Bound(ByLabel(), labels(torch.tensor([0, 1, 2])))
     made = inpaint(bound, images(), masks, TAU, seeds=SEEDS)
     assert torch.equal(made, inpaint(ORACLE, images(), masks, TAU, seeds=SEEDS))
 
@@ -123,12 +124,13 @@ def test_bad_masks_are_named():
         inpaint(ORACLE, images(), half(), TAU, seeds=SEEDS, resample=0)
 
 
-class PerLabel:
+class PerLabel(Denoiser):
     """Data N(mean of the label, 0.25)."""
 
-    schedule, means = SCHEDULE, torch.tensor([-0.8, 0.6, 0.0], dtype=torch.float64)
+    process, invertible, means = SCHEDULE, True, torch.tensor([-0.8, 0.6, 0.0], dtype=torch.float64)
 
-    def __call__(self, x_t, t, *, label):
+    def __call__(self, x_t, t, conditions=NONE):
+        label = conditions.per_image["label"]
         parts = [GaussianDenoiser(SCHEDULE, float(self.means[k]), 0.25)(x[None], t) for x, k in zip(x_t, label)]  # noqa: B905
         return Prediction(torch.cat([p.x0 for p in parts]), torch.cat([p.eps for p in parts]))
 

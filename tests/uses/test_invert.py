@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from ddim import Clip, DynamicThreshold, GaussianDenoiser, NetworkDenoiser, Schedule, load, noise, sample, tau
-from ddim.denoise import Bound, Guided
+from ddim import Clip, Denoiser, GaussianDenoiser, NetworkDenoiser, Schedule, load, noise, sample, tau
+from ddim.denoise import NONE, Bound, DynamicThreshold, Guided, labels
 from ddim.process import Prediction
-from ddim.solve import Coupled, Implicit, Older, trajectory
+from ddim.solve import Coupled, Implicit, Older, end_of, trajectory
 from ddim.uses import Latents, decode, encode
 
 SCHEDULE = Schedule.linear(1000)
@@ -48,12 +48,12 @@ def images(n=5, dtype=torch.float32):
 LABELS = torch.tensor([0, 1, 2, 3, 0])
 
 
-class Folded:
+class Folded(Denoiser):
     """No image has a preimage below its fold: eps folds x over, so DDIM's step never goes below a level."""
 
-    schedule = SCHEDULE
+    process, invertible = SCHEDULE, True
 
-    def __call__(self, x_t, t, **cond):
+    def __call__(self, x_t, t, conditions=NONE):
         at = SCHEDULE.at(max(t, 1))
         x0 = x_t.abs()
         return Prediction(x_t if t == 0 else x0, (x_t - at.signal * x0) / at.noise if t else torch.zeros_like(x_t))
@@ -131,9 +131,9 @@ def test_gamma_1_is_bdia_written_out():
     older, at = x + 0.1, SCHEDULE.at(t)
     eps = denoise(x, t).eps
     expected = older - move(at, SCHEDULE.at(r), x, eps) + move(at, SCHEDULE.at(s), x, eps)
-    ((_, found, _),) = trajectory(denoise, Coupled(1.0, Older(r, older)), (t, s), x)
+    found = end_of(trajectory(denoise, Coupled(1.0), (t, s), x, carry=Older(r, older)))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    ((_, back, _),) = trajectory(denoise, Coupled(1.0, Older(s, found)), (t, r), x)
+    back = end_of(trajectory(denoise, Coupled(1.0), (t, r), x, carry=Older(s, found)))
     torch.testing.assert_close(back, older, rtol=1e-12, atol=1e-12)
 
 
@@ -148,7 +148,7 @@ def test_encode_leaves_its_input_alone_and_is_repeatable(method):
 
 def test_guided_models_are_encoded_exactly_and_know_their_weight():
     guided = Guided(network(), 3.0, 4)
-    z = encode(Bound(guided, {"label": LABELS}), images(), TAU)
+    z = encode(Bound(guided, labels(LABELS)), images(), TAU)
     assert float(z.certificate.psnr.min()) >= 60
     assert z.recipe.conditions["guidance"] == 3.0 and z.recipe.conditions["label"] == LABELS.tolist()
     with warnings.catch_warnings():
@@ -173,7 +173,7 @@ def test_another_recipe_warns_and_is_plain_sampling_from_x_T():
 
 
 @pytest.mark.parametrize(
-    "wrap", [Clip, DynamicThreshold, lambda d: Bound(Clip(d), {}), lambda d: Guided(Clip(d), 2, 4)]
+    "wrap", [Clip, DynamicThreshold, lambda d: Bound(Clip(d), labels(LABELS)), lambda d: Guided(Clip(d), 2, 4)]
 )
 def test_clipping_is_refused(wrap):
     with pytest.raises(ValueError, match="clip=False"):
@@ -255,7 +255,7 @@ def test_parts_are_what_was_joined():
     """Some images coupled, some not, so that the states of the coupled ones must be found among them."""
     guided = Guided(network(6.0), 2.0, 4, interval=(0, 80))
     x = images()
-    parts = [encode(Bound(guided, {"label": LABELS[i]}), x[i], TAU) for i in (slice(0, 2), slice(2, 5))]
+    parts = [encode(Bound(guided, labels(LABELS[i])), x[i], TAU) for i in (slice(0, 2), slice(2, 5))]
     whole = Latents.join(parts)
     whole = replace(whole, coupled=torch.tensor([True, False, True, True, False]), names=tuple("abcde"),
                     states=torch.arange(3.0).view(3, 1, 1, 1, 1).expand(3, 2, 1, 8, 8), unsolved=(1, 3))  # fmt: skip

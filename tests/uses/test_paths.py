@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from ddim import DDIM, GaussianDenoiser, Schedule, noise, sample, tau
-from ddim.pixels import grid
-from ddim.uses import ddpm_interpolation, lerp, path, rule_named, slerp, vp_lerp
+from ddim.uses import ddpm_interpolation, lerp, path, path_grid, rule_named, slerp, vp_lerp
 
 U = torch.linspace(0, 1, 9)
 SCHEDULE = Schedule.linear(1000)
@@ -100,14 +99,14 @@ def test_a_path_through_three_points_meets_each():
 
 def test_a_grid_is_a_slerp_of_slerps():
     corners = list(noise([0, 1, 2, 3], (2, 4, 4), dtype=torch.float64))
-    square = grid(corners, 3, 5)
+    square = path_grid(corners, 3, 5)
     assert square.shape == (3, 5, 2, 4, 4)
     for (i, j), corner in zip([(0, 0), (0, 4), (2, 0), (2, 4)], corners, strict=True):
         torch.testing.assert_close(square[i, j], corner)
     middle = slerp(slerp(corners[0], corners[2], 0.5), slerp(corners[1], corners[3], 0.5), 0.5)
     torch.testing.assert_close(square[1, 2], middle)
     with pytest.raises(ValueError, match="4 corners"):
-        grid(corners[:3], 3, 3)
+        path_grid(corners[:3], 3, 3)
 
 
 def test_ddpm_interpolation_shares_its_noise_among_frames_and_is_not_the_image_at_its_ends():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any, Literal
 
 import torch
@@ -88,7 +89,7 @@ class LabelRule:
     def __post_init__(self) -> None:
         if self.label == "cycle" and self.num_classes is None:
             raise Refused("label cycle was asked for, but this model was trained without classes")
-        if self.label is None or isinstance(self.label, int):
+        if self.label is None or isinstance(self.label, Number):
             labels_of(self.label, 1, self.num_classes, self.null_label)  # what cannot work is refused at once
 
     def __call__(self, seeds: Sequence[int]) -> Conditions:
@@ -108,4 +109,4 @@ class LabelRule:
             return self.label.tolist()
         if isinstance(self.label, Mapping):
             return {str(k): v for k, v in self.label.items()}
-        return self.label if self.label is None or isinstance(self.label, (int, str)) else list(self.label)
+        return self.label if self.label is None or isinstance(self.label, str) else torch.as_tensor(self.label).tolist()
