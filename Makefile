@@ -1,5 +1,5 @@
 # make demo   set-up, then the bundled model: one labelled picture, its path printed last
-# make test   set-up, then the tests          make check   tests' companions: linter, formatter, type checker
+# make test   set-up, then the tests          make check   tests' companions: linter, formatter, type checker, is the picture of the house current
 PYTHON ?= python3
 BIN := .venv/bin
 DONE := .venv/.installed
@@ -25,3 +25,4 @@ check: $(DONE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/draw_house.py --check

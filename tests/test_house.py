@@ -53,7 +53,14 @@ SEEDS_TORCH_ITSELF = {"nets"}  # initialisers and dropout read torch's global st
 BANNED_NAMES = {"prev", "prev_t", "alpha", "beta_prod", "alpha_prod_t", "final_alpha"}
 MANY_BY_DESIGN = {"Command"}  # one in every module of cli/commands: the options it takes
 
-FOR_NOW = {"faces": 4, "outsiders": 2, "words_to_people": 55, "names": 24, "sizes": 13}  # while the house is rebuilt
+FOR_NOW = {
+    "faces": 4,
+    "circles": 1,
+    "outsiders": 2,
+    "words_to_people": 55,
+    "names": 24,
+    "sizes": 13,
+}  # while the house is rebuilt
 
 
 def arrows(here: House) -> Iterator[str]:
@@ -74,7 +81,7 @@ def faces(here: House) -> Iterator[str]:
                 yield f"{at(source, found.line)}: relative import"
             theirs = found.target.split(".")
             shared = next((i for i, (a, b) in enumerate(zip(own, theirs, strict=False)) if a != b), len(own))
-            if len(theirs[shared:]) > 1:
+            if len(theirs[shared:]) > 1 and found.spelled:
                 yield f"{at(source, found.line)}: ddim.{found.target} lies behind the face of {theirs[shared]}"
 
 
@@ -177,14 +184,15 @@ def places(here: House, folder: str, other: str) -> str:
 
 
 def packages(source: Source) -> Iterator[tuple[str, int]]:
-    """Top-level names of what a file imports from outside the house."""
+    """Top-level names of what a file imports from outside the house, with the line."""
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Import):
-            yield from ((a.name.split(".")[0], node.lineno) for a in node.names if a.name.split(".")[0] != "ddim")
-        elif (
-            isinstance(node, ast.ImportFrom) and node.module and not node.level and node.module.split(".")[0] != "ddim"
-        ):
-            yield node.module.split(".")[0], node.lineno
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module or ""]
+        else:
+            continue
+        yield from ((package, node.lineno) for name in names if (package := name.split(".")[0]) != "ddim")
 
 
 def defined(source: Source) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The rules of tests/test_house.py see what they are there for: each is broken on purpose, in a small house of its own."""
+"""The rules of tests/test_house.py see what they are for: each is broken on purpose, in a small house of its own."""
 
 import house
 import pytest
@@ -76,6 +76,9 @@ BROKEN = {
     "a module and its face": (circles, {"solve/base.py": "from ddim.solve import DDIM\n"}),
     "a module and the face two above": (
         circles, {"checkpoints/families/peer/reader.py": "from ddim.checkpoints import READERS\n"}),
+    "a module and one whose name is put together": (
+        circles,
+        {"cli/menu.py": "import_module(f'ddim.cli.words.{name}')\n", "cli/words/a.py": "import ddim.cli.menu\n"}),
     # the top
     "too many entries": (top_level, {f"extra{i}.txt": "" for i in range(MOST_ENTRIES)}),
     # from outside

@@ -18,11 +18,15 @@ LOADERS = ("import_module", "__import__")
 
 
 class Import(NamedTuple):
-    """One import: the module it reaches, dotted below `ddim` ("" is `ddim` itself), and the line."""
+    """One import: the module it reaches, dotted below `ddim` ("" is `ddim` itself), and the line.
+
+    `spelled` is False where the name is put together at run time: then every module it may reach has an `Import`.
+    """
 
     target: str
     line: int
     relative: bool = False
+    spelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -215,12 +219,16 @@ def _from(node: ast.ImportFrom, source: Source) -> Iterator[tuple[ast.alias, str
 
 
 def _loaded(node: ast.Call, house: House) -> Iterator[Import]:
-    """`import_module("ddim.x")`; of an f-string, the part before the first brace."""
+    """`import_module("ddim.x")`; of an f-string, all modules that begin as it does before the first brace."""
     called = getattr(node.func, "attr", getattr(node.func, "id", ""))
-    if called in LOADERS and node.args:
-        first = node.args[0].values[0] if isinstance(node.args[0], ast.JoinedStr) else node.args[0]
-        if isinstance(first, ast.Constant) and str(first.value).startswith(f"{TOP}."):
-            yield Import(house.resolved(first.value.removeprefix(f"{TOP}.").rstrip(".")), node.lineno)
+    if called not in LOADERS or not node.args:
+        return
+    whole = not isinstance(node.args[0], ast.JoinedStr)
+    first = node.args[0] if whole else node.args[0].values[0]
+    if isinstance(first, ast.Constant) and str(first.value).startswith(f"{TOP}."):
+        start = first.value.removeprefix(f"{TOP}.")
+        reached = [house.resolved(start)] if whole else [name for name in house.sources if name.startswith(start)]
+        yield from (Import(name, node.lineno, spelled=whole) for name in reached)
 
 
 def _dotted(node: ast.Attribute, bound: Mapping[str, str]) -> str:
