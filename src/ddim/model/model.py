@@ -19,7 +19,8 @@ from ddim.denoise import Denoiser, Guided, bound, labels
 from ddim.files import VERSION
 from ddim.model.asked import LabelRule, Labels, labels_of, seeds_of
 from ddim.model.sampler import Sampler
-from ddim.process import tau
+from ddim.nets import OwnNetwork
+from ddim.process import Schedule, tau
 from ddim.refused import Refused
 from ddim.solve import Solver, solver_named
 from ddim.uses import Latents, Method
@@ -89,6 +90,50 @@ class Model:
         self.null_label = checkpoint.null_label
         self.device = torch.device("cpu")
         self._prepared: dict[tuple[str, bool], nn.Module] = {}
+
+    @classmethod
+    def from_network(
+        cls,
+        network: nn.Module,
+        schedule: Schedule,
+        *,
+        shape: tuple[int, int, int],
+        prediction: str = "eps",
+        num_classes: int | None = None,
+        null_label: int | None = None,
+        labels: Sequence[str] | None = None,
+        clips: bool = False,
+        data_range: tuple[float, float] = (-1.0, 1.0),
+        learned_variance: bool = False,
+        time_scale: float = 1.0,
+    ) -> Model:
+        """A network of your own as a model: everything that takes a model takes it.
+
+        Args:
+            network: network(x, t) or network(x, t, label) -> tensor, or an object with `.sample`; x (B, *shape) in
+                `data_range`, t int64 (B,) 0-based, label int64 (B,) or None.
+            schedule: the one it was trained on.
+            shape: (C, H, W) of one image.
+            prediction: "eps", "x0" or "v".
+            num_classes, null_label, labels: real classes 0..K-1, the label that means "any class", their names.
+            clips, data_range, learned_variance, time_scale: see `checkpoints.Checkpoint`.
+
+        Raises:
+            Refused: a network that is no torch.nn.Module, or facts that contradict one another.
+        """
+        if not isinstance(network, nn.Module):
+            raise Refused(f"a model needs a torch.nn.Module (its weights name it); got {type(network).__name__}")
+        if null_label is not None and num_classes is None:
+            raise Refused(f"null_label = {null_label} says that there are classes: give num_classes")
+        if labels is not None and len(labels) != num_classes:
+            raise Refused(f"{len(labels)} label names for {num_classes} classes")
+        own = OwnNetwork(network, num_classes is not None, null_label)
+        return cls(Checkpoint(
+            network=own.eval(), schedule=schedule, prediction=prediction, shape=shape, family="own",
+            source=type(network).__name__, sha256=own.weights_hash(), num_classes=num_classes, null_label=null_label,
+            labels=None if labels is None else tuple(labels), learned_variance=learned_variance, time_scale=time_scale,
+            clips=clips, data_range=data_range,
+        ))  # fmt: skip
 
     def __repr__(self) -> str:
         return f"Model({self.checkpoint.source}, shape={self.shape}, {self.prediction}, T={self.schedule.T})"

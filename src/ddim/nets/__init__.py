@@ -2,6 +2,7 @@
 
 from ddim.nets.ema import Ema
 from ddim.nets.lucidrains import CLASS
+from ddim.nets.own import OwnNetwork
 from ddim.nets.unet import PRESETS, DiffusersNetwork, build, torch_randomness
 
-__all__ = ["CLASS", "PRESETS", "DiffusersNetwork", "Ema", "build", "torch_randomness"]
+__all__ = ["CLASS", "PRESETS", "DiffusersNetwork", "Ema", "OwnNetwork", "build", "torch_randomness"]
