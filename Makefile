@@ -1,5 +1,5 @@
 # make demo   set-up, then the bundled model: one labelled picture, its path printed last
-# make test   set-up, then the tests          make check   tests' companions: linter, formatter, type checker, is the picture of the house current
+# make test   set-up, then the tests          make check   tests' companions: linter, formatter, types, the picture of the house
 PYTHON ?= python3
 BIN := .venv/bin
 DONE := .venv/.installed
