@@ -1,6 +1,6 @@
 """Samplers on Gaussian data against closed forms: 144 published cases, and the identity of the cosines.
 
-theory.md section 4(i): on N(mu, lambda) every step is affine, so mean and variance of what a sampler makes are
+docs/theory.md (1) to (3): on N(mu, lambda) every step is affine, so mean and variance of what a sampler makes are
 known exactly. The affine map of a real run is read off by pushing 0 and 1 through it, the noise by unit pulses.
 """
 
@@ -106,7 +106,7 @@ def test_full_covariance_acts_on_each_eigen_direction_alone():
 
 
 def test_one_step_of_ddpm_variance_on_unit_data_with_sigma_hat():
-    """sigma-hat is exact for lambda = 1: the generated variance is 1 for every S (theory.md 4i)."""
+    """sigma-hat is exact for lambda = 1: the generated variance is 1 for every S (docs/theory.md)."""
     denoise = GaussianDenoiser(SCHEDULE, 0.0, 1.0)
     for steps in (2, 10, 50):
         assert quick_law(denoise, DDIM(sigma="hat-unmasked"), tau(1000, steps))[1] == pytest.approx(1.0, rel=1e-9)
@@ -117,7 +117,7 @@ def test_one_step_of_ddpm_variance_on_unit_data_with_sigma_hat():
     [(0.0, [0.27353, 0.54745, 0.68785, 0.73878]), (1.0, [0.24883, 0.44482, 0.54833, 0.59736])],
 )
 def test_table_of_variance_ratios_with_exact_start(eta, ratios):
-    """theory.md 4i, paper-linear tau, S = 10, x_T from its exact marginal: v / lambda."""
+    """docs/theory.md (2), paper-linear tau, S = 10, x_T from its exact marginal: v / lambda."""
     times = tau(1000, 10, "paper-linear")
     for variance, ratio in zip([0.05, 0.25, 1.0, 4.0], ratios, strict=True):
         _, total, gain = quick_law(GaussianDenoiser(SCHEDULE, 0.0, variance), DDIM(eta), times)

@@ -3,7 +3,7 @@
 The schedule has signal = cos(phi), noise = sin(phi) with phi even in t, and so many steps that whole-numbered
 times do not limit the result. A multistep method's first steps have no past and are of lower order, so solvers
 of order 3 and 4 start with steps that double from one unit up, as usual in proofs of order. Expected values:
-the flow sqrt(c_s/c_t) on each eigen-direction (theory.md 4i), and the variance of the data for the SDE.
+the flow sqrt(c_s/c_t) on each eigen-direction (docs/theory.md, 3), and the variance of the data for the SDE.
 """
 
 import math

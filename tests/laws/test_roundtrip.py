@@ -1,4 +1,4 @@
-"""Encoding on Gaussian data, where every map is known: theory.md 4(i) and 4(v).
+"""Encoding on Gaussian data, where every map is known: docs/theory.md (3) and (8).
 
 With phi = arctan(sqrt((1-a)/a)/sqrt(lambda)) a DDIM step multiplies by K_inf cos(dphi): down, naive up and exact up
 all have closed forms, on any grid.
@@ -124,7 +124,7 @@ def test_law_numbers_on_known_input():
 
 @pytest.mark.parametrize("steps", [10, 50, 200, 1000])
 def test_the_coupled_scheme_keeps_rounding_within_its_growth(steps):
-    """theory.md section 2: EDICT has lost float32 by S = 200; here a disturbance grows a hundredfold at most."""
+    """docs/theory.md, inversion: EDICT has lost float32 by S = 200; here a disturbance grows a hundredfold at most."""
     from ddim.solve import Coupled, Older, end_of, gamma_for, trajectory
     from ddim.solve.coupled import GROWTH
 

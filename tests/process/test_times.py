@@ -54,7 +54,7 @@ def test_ermongroup_quirks_are_kept():
     assert tau(1000, 30, "ermongroup-uniform") == (*range(991, 0, -33), 0)  # 31 steps where 30 were asked for
     assert len(tau(1000, 600, "ermongroup-uniform")) == 1001
     assert tau(1000, 1, "ermongroup-uniform") == (1, 0)
-    for steps, unique in ((10, 10), (50, 49), (100, 96), (300, 272), (1000, 688)):  # theory.md section 1
+    for steps, unique in ((10, 10), (50, 49), (100, 96), (300, 272), (1000, 688)):  # what the official code walks
         times = tau(1000, steps, "ermongroup-quad")
         assert len(times) == unique + 1 and times[0] == 801
         reference = {int(s) + 1 for s in np.linspace(0, np.sqrt(800), steps) ** 2}

@@ -50,7 +50,7 @@ def test_strength_starts_at_the_time_it_names_and_keeps_less_the_more_it_is():
 
 
 def test_strength_on_a_gaussian_has_a_closed_form():
-    """Noised to t, then one affine DDIM map: gain K = flow * prod cos on what was noised (theory.md 4i)."""
+    """Noised to t, then one affine DDIM map: gain K = flow * prod cos on what was noised (docs/theory.md, 2)."""
     x, times = images(), partial_tau(TAU, 0.5, 1000)
     at = SCHEDULE.at(times[0])
     noised = at.signal * x + at.noise * noise(SEEDS, (1, 4, 4), purpose="edit", dtype=x.dtype)

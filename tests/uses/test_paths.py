@@ -43,7 +43,7 @@ def test_every_rule_meets_its_ends_and_is_symmetric(rule):
 
 
 def test_the_middle_of_the_straight_line_has_lost_its_norm_and_the_others_have_not():
-    """E|x|^2/d at the middle: 0.5 for lerp, 1 for slerp and vp (theory.md section 3e)."""
+    """E|x|^2/d at the middle: 0.5 for lerp, 1 for slerp and vp (docs/theory.md, paths between latents)."""
     a, b = noise(range(60), (768,)), noise(range(60, 120), (768,))
     energy = lambda x: float(x.double().square().mean())  # noqa: E731
     assert energy(lerp(a, b, 0.5, batched=True)) == pytest.approx(0.5, abs=0.02)

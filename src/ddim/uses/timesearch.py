@@ -159,7 +159,7 @@ def closed_form(schedule: Schedule, eigenvalues: Tensor, steps: int) -> tuple[in
     """Times that keep DDIM's variance best for Gaussian data: min sum_k l_k sum_i -ln cos(phi_k(t_i) - phi_k(t_i')).
 
     phi_k(t) = arctan(noise / (signal sqrt l_k)), t_i' next to t_i. With one eigenvalue the angles come out even, for
-    then K_S = K_inf prod cos (shared theory, section 4i). Found by dynamic programming over all times.
+    then K_S = K_inf prod cos (docs/theory.md, 3). Found by dynamic programming over all times.
 
     Raises:
         Refused: steps outside 1..T; no eigenvalue above 0.
