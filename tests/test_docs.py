@@ -1,15 +1,19 @@
 """The documents tell the truth: names they give resolve, blocks that stand alone run, tests and files they cite exist."""
 
+import ast
 import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+from test_house import MAY_IMPORT
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 CODE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 NAME = re.compile(r"\bddim(?:\.[A-Za-z_]\w*)+")
+IN_A_FOLDER = re.compile(rf"(?:{'|'.join(MAY_IMPORT)})(?:\.[A-Za-z_]\w*)+")
 FILES = {"ddim.json"}  # our file in a model folder, not a name
 
 
@@ -19,11 +23,12 @@ def prose(page):
 
 
 def names(page):
-    """Every `ddim.x.y` in backticks, and in Python blocks; calls without their arguments."""
+    """Every `ddim.x.y` in backticks and in Python blocks, every `solve.x`; calls without their arguments."""
     ticked = re.findall(r"`([^`]+)`", prose(page))
     blocks = [code for language, code in CODE.findall(page.read_text()) if language == "python"]
     blocks = [] if page.name == "architecture.md" else blocks  # they name what they add: test_worked_example.py
-    return sorted({name for text in [*ticked, *blocks] for name in NAME.findall(text)} - FILES)
+    short = {f"ddim.{found.group()}" for text in ticked if (found := IN_A_FOLDER.match(text))}
+    return sorted(({name for text in [*ticked, *blocks] for name in NAME.findall(text)} | short) - FILES)
 
 
 def found(name):
@@ -78,7 +83,23 @@ def test_sources_cite_texts_that_readers_have():
                 assert not private.search(path.read_text()), path
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in ("README.md", "architecture.md")], ids=lambda p: p.name)
+OUTSIDE = sorted([*ROOT.glob("benchmarks/*.py"), *ROOT.glob("tools/*.py")])
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_programs_outside_the_package_import_what_there_is(path):
+    """Benchmarks and tools are not run by the tests; at least their imports of ddim lead somewhere."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ddim":
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.name not in ("README.md", "architecture.md")], ids=lambda p: p.name
+)
 def test_blocks_that_import_ddim_run(page, tmp_path, monkeypatch):
     """README's are run by test_readme.py, those of architecture.md by test_worked_example.py."""
     monkeypatch.chdir(tmp_path)
