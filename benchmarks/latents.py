@@ -11,16 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from itertools import pairwise
 from typing import Any
 
 import torch
 
 from ddim import DDIM, load, noise, sample, trajectory
 from ddim.data import open_images
+from ddim.denoise import labels as conditions_of
 from ddim.metrics import Moments, extractor, frechet
 from ddim.pixels import from_uint8, to_uint8
-from ddim.solve import Coupled, Implicit, Solver, gamma_for
-from ddim.solve.implicit import StepReport
+from ddim.solve import Coupled, Implicit, Solved, Solver, gamma_for
 from ddim.uses import Latents, law
 
 BATCH = 50
@@ -46,28 +47,25 @@ def figures(latents: Latents, seconds: float) -> dict[str, Any]:
 
 def calls_by_step(model: Any, x: torch.Tensor, labels: torch.Tensor | None, tau: tuple[int, ...]) -> dict[str, Any]:
     """Network calls and residuals of the implicit solve, step by step."""
-    reports: list[list[StepReport]] = []
+    upwards = tau[::-1]
+    parts: list[list[Solved]] = []
     with torch.no_grad():
         for i in range(0, len(x), BATCH):
-            own: list[StepReport] = []
-            cond = {} if labels is None else {"label": labels[i : i + BATCH]}
-            for _ in trajectory(
-                model.denoiser(clip=False), Implicit(cond=cond, report=own.append), tau[::-1], x[i : i + BATCH].double()
-            ):
-                pass
-            reports.append(own)
-    steps = [StepReport(s[0].t, s[0].s, torch.cat([r.residual for r in s]), torch.cat([r.calls for r in s]), s[0].eps)
-             for s in zip(*reports, strict=True)]  # fmt: skip
+            told = conditions_of(None if labels is None else labels[i : i + BATCH])
+            states = x[i : i + BATCH].double()
+            walk = trajectory(model.denoiser(clip=False), Implicit(), upwards, states, conditions=told)
+            parts.append([step.carry for step in walk])
+    steps = [(torch.cat([p.residual for p in s]), torch.cat([p.calls for p in s])) for s in zip(*parts, strict=True)]
     tolerance = Implicit().tolerance
-    solved = torch.stack([(r.residual <= tolerance) & (r.calls <= 10) for r in steps])
-    every = torch.stack([r.residual <= tolerance for r in steps])
+    solved = torch.stack([(residual <= tolerance) & (calls <= 10) for residual, calls in steps])
+    every = torch.stack([residual <= tolerance for residual, _ in steps])
     return {
         "steps_solved_in_10": float(solved.float().mean()),
         "images_solved_in_10_every_step": float(solved.all(0).float().mean()),
         "images_solved": float(every.all(0).float().mean()),
         "table": [
-            [r.t, r.s, float(done.float().mean()), float(r.calls.float().mean()), float(r.residual.max())]
-            for r, done in zip(steps, every, strict=True)
+            [t, s, float(done.float().mean()), float(calls.float().mean()), float(residual.max())]
+            for (t, s), done, (residual, calls) in zip(pairwise(upwards), every, steps, strict=True)
         ],
     }  # fmt: skip
 

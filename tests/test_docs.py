@@ -1,4 +1,4 @@
-"""The documents tell the truth: names they give resolve, blocks that stand alone run, tests and files they cite exist."""
+"""The documents tell the truth: names resolve, blocks that stand alone run, cited tests and files exist."""
 
 import ast
 import importlib
