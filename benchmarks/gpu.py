@@ -29,8 +29,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainers import DiffusersRecipe, Ours, Task, Trainer
 
 import ddim
+from ddim import engine
 from ddim.denoise import Clip, NetworkDenoiser
-from ddim.engine import run as engine
 from ddim.nets import DiffusersNetwork
 
 MISSING = "gpu.py: skipped, this machine has no CUDA device (it was written for an H200 and has never been run)"

@@ -19,8 +19,8 @@ from common import NETWORK, alternate, counted, options, parser, ratios, save, s
 from torch import Tensor, nn
 
 import ddim
+from ddim import engine
 from ddim.denoise import Clip, NetworkDenoiser
-from ddim.engine import run as engine
 from ddim.nets import DiffusersNetwork
 
 SHAPE, T = (3, 32, 32), 1000

@@ -29,8 +29,8 @@ from common import save, unet
 from torch import Tensor, nn
 
 import ddim
+from ddim import engine
 from ddim.denoise import Bound
-from ddim.engine import run as engine
 from ddim.metrics.classifier import load_classifier
 from ddim.nets import DiffusersNetwork
 

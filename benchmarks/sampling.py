@@ -17,8 +17,8 @@ from common import NETWORK, alternate, options, parser, ratios, save, spread, un
 from torch import Tensor, nn
 
 import ddim
+from ddim import engine
 from ddim.denoise import Clip, NetworkDenoiser
-from ddim.engine import run as engine
 from ddim.nets import DiffusersNetwork
 
 

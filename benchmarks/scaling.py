@@ -17,7 +17,7 @@ from common import options, parser, rss, save, spread, unet
 from torch import nn
 
 import ddim
-from ddim.engine import run as engine
+from ddim import engine
 from ddim.nets import DiffusersNetwork
 
 BATCH, SHAPE = 64, (1, 8, 8)

@@ -303,7 +303,9 @@ def test_heads_no_diffusers_config_can_say(tmp_path: Path) -> None:
 
     config = dict(tiny(block_out_channels=(8, 16), attention_head_dim=8).config)
     state = tiny(block_out_channels=(8, 16), attention_head_dim=8).state_dict()
-    plain, changed = (build.unet(config | extra, state, "test") for extra in ({}, {"_ddim": {"attention_heads": 4}}))
+    plain, changed = (
+        build.filled_unet(config | extra, state, "test") for extra in ({}, {"_ddim": {"attention_heads": 4}})
+    )
     x, t = noise([0], (1, 8, 12)), torch.tensor([5])
     with torch.no_grad():
         assert not torch.allclose(plain(x, t).sample, changed(x, t).sample, atol=1e-6)

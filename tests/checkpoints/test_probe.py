@@ -4,17 +4,16 @@ mislabelled checkpoint is that network with one fact told wrongly, or behind a m
 import dataclasses
 from collections.abc import Callable
 
-import pytest
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 import ddim
-from ddim.checkpoints import Checkpoint, Report, open_checkpoint, probe, save_checkpoint
+from ddim.checkpoints import Checkpoint, Report, open_checkpoint, probe_checkpoint, save_checkpoint
 from ddim.engine import Exported
 from ddim.nets import DiffusersNetwork, torch_randomness
 from ddim.process import diffuse, generator, noise
-from ddim.process import generator
 
 T, SIZE = 100, 8
 SCHEDULE = ddim.Schedule.linear(T, beta_start=0.1 / T, beta_end=20.0 / T)
@@ -81,7 +80,7 @@ def wrong_about(report: Report) -> set[str]:
 
 
 def test_a_true_label_is_confirmed(true: Checkpoint) -> None:
-    report = probe(true, IMAGES)
+    report = probe_checkpoint(true, IMAGES)
     assert report.fits and report.best == report.said and not report.warnings
     said = {r.axis: r.error for r in report.rows if r.said}
     others = [(r.axis, r.error) for r in report.rows if not r.said]
@@ -100,7 +99,7 @@ def test_a_true_label_is_confirmed(true: Checkpoint) -> None:
     ],
 )
 def test_one_fact_told_wrongly(true: Checkpoint, mislabel: dict[str, object], axis: str, answer: str) -> None:
-    report = probe(dataclasses.replace(true, **mislabel), IMAGES)
+    report = probe_checkpoint(dataclasses.replace(true, **mislabel), IMAGES)
     assert wrong_about(report) == {axis}
     assert report.best.option(axis) == answer
     assert (
@@ -114,24 +113,24 @@ def test_one_fact_told_wrongly(true: Checkpoint, mislabel: dict[str, object], ax
 
 def test_channels_the_other_way_round(true: Checkpoint) -> None:
     bgr = dataclasses.replace(true, network=Behind(true.network, lambda f, x, t: f(x.flip(1), t).flip(1)))
-    report = probe(bgr, IMAGES)
+    report = probe_checkpoint(bgr, IMAGES)
     assert wrong_about(report) == {"channel order"} and report.best.channel_order == "BGR"
 
 
 def test_times_that_count_from_one(true: Checkpoint) -> None:
     one_based = dataclasses.replace(true, network=Behind(true.network, lambda f, x, t: f(x, t - 1)))
-    report = probe(one_based, IMAGES)
+    report = probe_checkpoint(one_based, IMAGES)
     assert wrong_about(report) == {"time offset"} and report.best.time_offset == 1
 
 
 def test_times_rescaled_to_a_thousand(true: Checkpoint) -> None:
     rescaled = dataclasses.replace(true, network=Behind(true.network, lambda f, x, t: f(x, t / 10)))
-    report = probe(rescaled, IMAGES)
+    report = probe_checkpoint(rescaled, IMAGES)
     assert wrong_about(report) == {"time scale"} and report.best.option("time scale") == "10"
 
 
 def test_two_facts_told_wrongly(true: Checkpoint) -> None:
-    report = probe(dataclasses.replace(true, prediction="v", schedule=ddim.Schedule.cosine(T)), IMAGES)
+    report = probe_checkpoint(dataclasses.replace(true, prediction="v", schedule=ddim.Schedule.cosine(T)), IMAGES)
     assert wrong_about(report) == {"prediction", "schedule"}
     assert (report.best.prediction, report.best.schedule) == ("eps", "linear")
 
@@ -140,7 +139,7 @@ def test_a_table_of_times_is_probed_as_the_sinusoid_it_holds(true: Checkpoint, t
     """A rescaled network is saved with its times as a table; the probe still knows the scale."""
     save_checkpoint(tmp_path / "m", dataclasses.replace(true, time_scale=10.0))  # wrong on purpose: it wants 1
     k = open_checkpoint(tmp_path / "m")
-    report = probe(k, IMAGES)
+    report = probe_checkpoint(k, IMAGES)
     assert report.said.option("time scale") == "10" and report.best.option("time scale") == "1"
     assert k.network.unet.time_proj.weight.shape == (T, 16)  # and leaves the network as it was
 
@@ -162,14 +161,14 @@ class Typed(Exported):
 @pytest.mark.parametrize(("scale", "dtype"), [(1.0, torch.int64), (0.1, torch.float32)])
 def test_an_exported_network_is_fed_only_times_it_takes(true: Checkpoint, scale: float, dtype: torch.dtype) -> None:
     network = Typed(true.network, dtype)
-    report = probe(dataclasses.replace(true, network=network, time_scale=scale), IMAGES)
+    report = probe_checkpoint(dataclasses.replace(true, network=network, time_scale=scale), IMAGES)
     assert report.fits
     assert network.fed <= set((torch.arange(T).to(dtype) * scale).to(dtype).tolist())
     for axis in ("time scale", "time offset"):
         (row,) = [r for r in report.rows if r.axis == axis]
         assert row.said and row.best and "untried" in row.option and "exported" in row.option
     assert not any("untried" in r.option for r in report.rows if not r.axis.startswith("time"))
-    wrong = probe(dataclasses.replace(true, network=network, time_scale=scale, prediction="v"), IMAGES)
+    wrong = probe_checkpoint(dataclasses.replace(true, network=network, time_scale=scale, prediction="v"), IMAGES)
     assert wrong_about(wrong) == {"prediction"}  # everything else is tried as ever
 
 
@@ -195,4 +194,4 @@ def test_a_real_onnx_folder_from_the_command_line(true: Checkpoint, tmp_path, ca
 )
 def test_images_it_cannot_use(true: Checkpoint, images: Tensor, word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        probe(true, images)
+        probe_checkpoint(true, images)

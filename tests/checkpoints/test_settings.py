@@ -78,7 +78,7 @@ def test_every_setting_of_the_published_yaml_is_known() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data": 5}, ("data is a section", "--set data.NAME=VALUE", "5")),
+        ({"data": 5}, ("data is a section", "`set` data.NAME=VALUE", "5")),
         ({"diffusion": 3}, ("diffusion is a section", "3")),
         ({"model": None}, ("model is a section", "None")),
         ({"data__image_size": [32, 32]}, ("data.image_size must be a whole number", "[32, 32]")),

@@ -59,6 +59,6 @@ def test_a_time_sinusoid_wider_than_the_first_level() -> None:
     empty = build.empty_unet(config, "test")
     assert empty.time_embedding.linear_1.weight.shape == (64, 16)
     state = {k: torch.full(v.shape, 0.01) for k, v in empty.state_dict().items()}
-    network = build.unet(config, state, "test")
+    network = build.filled_unet(config, state, "test")
     with torch.no_grad():
         assert network(X[:, :1, :8, :6], torch.tensor([3, 4])).sample.shape == (2, 1, 8, 6)

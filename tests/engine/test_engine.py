@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from ddim import engine
+from ddim.engine import compiled as compilation
 from ddim.engine import memory as capacity
-from ddim.engine import run as engine
 from ddim.nets import DiffusersNetwork, build
 
 CPU = torch.device("cpu")
@@ -165,7 +166,7 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_says_why(network, inputs, mon
         return call
 
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr(engine, "why_not_compiled", lambda device: None)
+    monkeypatch.setattr(compilation, "why_not_compiled", lambda device: None)
     ready = engine.prepared(network, "fp32", compiled=True)
     with pytest.warns(RuntimeWarning, match="Unsupported: no such op"):
         assert torch.equal(ready(*inputs), network(*inputs))
@@ -176,9 +177,9 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_says_why(network, inputs, mon
 
 
 def test_compilation_is_for_jobs_that_repay_it(monkeypatch):
-    monkeypatch.setattr(engine, "why_not_compiled", lambda device: None)
-    monkeypatch.setitem(engine.COMPILE_SECONDS, "cpu", 100.0)
-    monkeypatch.setitem(engine.COMPILE_SAVES, "cpu", 0.1)
+    monkeypatch.setattr(compilation, "why_not_compiled", lambda device: None)
+    monkeypatch.setitem(compilation.COMPILE_SECONDS, "cpu", 100.0)
+    monkeypatch.setitem(compilation.COMPILE_SAVES, "cpu", 0.1)
     # 2 s a call, a tenth saved: 0.2 s a call, so 100 s are repaid after 500 calls
     short = engine.compile_decision("auto", calls=499, seconds_a_call=2.0, device=CPU)
     long = engine.compile_decision("auto", calls=501, seconds_a_call=2.0, device=CPU)

@@ -163,7 +163,7 @@ def test_a_mix_of_classes_and_a_bench_are_refused(exported: dict[str, Path]) -> 
     model = ddim.load(exported["fp32"])
     with pytest.raises(ValueError, match="mix of classes"):
         model.checkpoint.network(torch.zeros(1, 1, 8, 8), torch.tensor([3]), torch.ones(1, 3))
-    from ddim.engine import run as engine
+    from ddim import engine
 
     with pytest.raises(ValueError, match="no switches"):
         engine.prepared(model.checkpoint.network)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from ddim.engine import run as engine
+from ddim.engine import compiled as compilation
 from ddim.jobs import settle, share_of
 from ddim.jobs import settled as module
 
@@ -40,8 +40,8 @@ def test_a_short_job_is_not_even_measured(tmp_path):
 
 @pytest.mark.parametrize(("saves", "compiled"), [(1e-9, False), (1e9, True)])
 def test_a_long_job_compiles_if_that_is_repaid(tmp_path, monkeypatch, saves, compiled):
-    monkeypatch.setattr(engine, "why_not_compiled", lambda device: None)
-    monkeypatch.setitem(engine.COMPILE_SAVES, "cpu", saves)
+    monkeypatch.setattr(compilation, "why_not_compiled", lambda device: None)
+    monkeypatch.setitem(compilation.COMPILE_SAVES, "cpu", saves)
     found, call = asked(tmp_path, 8, "auto", calls_an_image=1000)
     assert found.compiled is compiled
     assert call == [8, 8], "one call to warm up, one to measure, at the job's own batch"

@@ -11,7 +11,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from ddim import noise
-from ddim.metrics import consistency, diversity, fidelity, inception_score, kid, mmd2, radii, reconstruction
+from ddim.metrics import consistency, diversity, fidelity, inception_score, kid, mmd2, radii
 
 
 def features(n, d, purpose, shift=0.0):
@@ -121,13 +121,6 @@ def test_consistency_is_0_for_the_same_and_about_1_for_strangers():
     assert consistency(x + 1.0, x) == pytest.approx(4.0 / float(torch.pdist(x).mean()), rel=1e-9)
 
 
-def test_reconstruction_on_the_unit_scale():
-    x = torch.zeros(2, 1, 4, 4)
-    assert reconstruction(x, x + 0.2).mse == pytest.approx(0.01)  # 0.2 of [-1, 1] is 0.1 of [0, 1]
-    assert reconstruction(x, x + 0.2).psnr == pytest.approx(20.0)
-    assert reconstruction(x, x) == (0.0, math.inf)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [(lambda: mmd2(torch.ones(1, 2), torch.ones(3, 2)), "at least 2 images in each set, got 1 and 3"),
@@ -136,8 +129,7 @@ def test_reconstruction_on_the_unit_scale():
      (lambda: inception_score(torch.ones(3, 2)), "10 splits"),
      (lambda: consistency(torch.ones(3, 2), torch.ones(2, 2)), "the same seeds"),
      (lambda: consistency(torch.ones(3, 2), torch.ones(3, 2)), "no scale"),
-     (lambda: diversity(torch.ones(1, 2)), "at least 2"),
-     (lambda: reconstruction(torch.ones(1, 2), torch.ones(1, 3)), "cannot be compared")],
+     (lambda: diversity(torch.ones(1, 2)), "at least 2")],
 )  # fmt: skip
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):

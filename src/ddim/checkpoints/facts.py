@@ -55,7 +55,7 @@ def classes(
         )
     if count is None:
         count = embeddings - (null_label is not None)
-        told = " and no null label (--set null_label=K tells one)" if null_label is None else ""
+        told = " and no null label (the setting null_label=K tells one)" if null_label is None else ""
         told = told or f" and null label {null_label}"
         notes.append(f"{embeddings} class embeddings: assumed {count} real classes{told}")
     return count, null_label

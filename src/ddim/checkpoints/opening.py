@@ -1,4 +1,4 @@
-"""Where a model lies and who wrote it: a folder, a file of one of four programs, or a name on the hub."""
+"""Where a model lies and who wrote it: a folder, a file, or a name on the hub, of one of the families."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddim.checkpoints.families import READERS, is_folder, is_onnx_folder, load_folder, load_onnx_folder
+from ddim.checkpoints.families import READERS, Family, Found
 from ddim.checkpoints.record import Checkpoint
-from ddim.checkpoints.safety import read_safetensors, read_torch
 from ddim.checkpoints.settings import read_settings
-from ddim.files import sha256
 from ddim.refused import Refused
 
-FAMILIES = ("auto", "diffusers", *READERS)
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ("model_index.json", "ddim.json", "*config.json", "diffusion_pytorch_model*")
+WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 
 def open_checkpoint(
@@ -26,53 +24,40 @@ def open_checkpoint(
 
     Args:
         source: a diffusers folder (ours included), a checkpoint file, or "owner/name" on the hub.
-        family: "diffusers", "ermongroup", "openai", "lucidrains", or "auto": told by the names of the weights.
+        family: "diffusers", "ermongroup", "openai", "lucidrains", "onnx", or "auto": told by what is there.
         config: the peer's own settings where the file does not hold them; a mapping, or a YAML or JSON file.
 
     Raises:
         OSError, Refused: nothing there, or not readable as a model; one line with the remedy.
     """
-    if family not in FAMILIES:
-        raise Refused(f"unknown family {family!r}; choose one of {', '.join(FAMILIES)}")
+    if family != "auto" and family not in READERS:
+        raise Refused(f"unknown family {family!r}; choose one of {', '.join(('auto', *READERS))}")
     settings = read_settings(config)
     path = Path(source)
-    if path.is_dir():
-        return _folder(path, family, settings)
-    if path.is_file():
-        return _file(path, family, settings)
-    if HUB_NAME.fullmatch(str(source)) and family in ("auto", "diffusers"):
-        return _folder(_download(str(source)), "diffusers", settings)
-    raise FileNotFoundError(
-        f"there is no model at {source}: no such folder or file, and no name on the hub (owner/name)"
-    )
+    if not path.exists():
+        if not HUB_NAME.fullmatch(str(source)) or family not in ("auto", "diffusers"):
+            raise FileNotFoundError(
+                f"there is no model at {source}: no such folder or file, and no name on the hub (owner/name)"
+            )
+        path, family = _download(str(source)), "diffusers"
+    found = Found(path)
+    reader = _told(found) if family == "auto" else READERS[family]
+    return reader.read(found, settings)
 
 
-def _folder(path: Path, family: str, settings: dict[str, Any]) -> Checkpoint:
-    if is_onnx_folder(path):
-        if family not in ("auto", "diffusers") or settings:
-            raise Refused(f"{path} was exported by ddim: give neither --family nor settings")
-        return load_onnx_folder(path)
-    if is_folder(path):
-        if family not in ("auto", "diffusers"):
-            raise Refused(f"{path} is a diffusers folder, not a file of {family}")
-        return load_folder(path, settings)
-    files = sorted(p.name for p in path.iterdir() if p.suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"))
+def _told(found: Found) -> Family:
+    """The family that says it is its own."""
+    if found.path.name in ("config.json", "model_index.json"):
+        raise Refused(f"{found.path} is a file; a diffusers model is a folder: give {found.path.parent}")
+    told = next((family for family in READERS.values() if family.is_this(found)), None)
+    if told is not None:
+        return told
+    if not found.is_folder:
+        names = ", ".join(name for name, family in READERS.items() if not family.of_folders)
+        raise Refused(f"{found.path} is readable, but its weights have no layout of {names}{_saw(found.content)}")
+    files = sorted(p.name for p in found.path.iterdir() if p.suffix in WEIGHTS)
     hint = f"; give one of its files: {', '.join(files[:5])}" if files else ""
-    raise Refused(f"{path} is not a model folder (no unet/config.json){hint}")
-
-
-def _file(path: Path, family: str, settings: dict[str, Any]) -> Checkpoint:
-    if family == "diffusers" or path.name in ("config.json", "model_index.json"):
-        raise Refused(f"{path} is a file; a diffusers model is a folder: give {path.parent}")
-    value = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
-    if family == "auto":
-        found = [name for name, reader in READERS.items() if reader.is_this(value)]
-        if len(found) != 1:
-            raise Refused(f"{path} is readable, but its weights have no layout of {', '.join(READERS)}{_saw(value)}")
-        family = found[0]
-    parts = READERS[family].read(value, settings, str(path))
-    checkpoint: Checkpoint = parts.checkpoint(family, path, sha256(path), settings)
-    return checkpoint
+    raise Refused(f"{found.path} is not a model folder (no unet/config.json){hint}")
 
 
 def _saw(value: Any) -> str:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ddim.denoise import Clip, Denoiser, DynamicThreshold, NetworkDenoiser, zero_based
+from ddim.engine import Exported
 from ddim.files import digest
+from ddim.nets import DiffusersNetwork
 from ddim.pixels import PixelSpace
 from ddim.process import Schedule, tau
 from ddim.refused import Refused
@@ -72,6 +74,21 @@ class Checkpoint:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def adapter(self) -> DiffusersNetwork | None:
+        """The network where it is of a kind that a diffusers folder can keep, else None."""
+        return self.network if isinstance(self.network, DiffusersNetwork) else None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What that network computes by, in diffusers' names; empty where there is none."""
+        return {} if self.adapter is None else self.adapter.config
+
+    @property
+    def exported(self) -> Exported | None:
+        """The network where another runtime runs it, in the precision it was exported in; None where torch does."""
+        return self.network if isinstance(self.network, Exported) else None
+
+    @property
     def folder(self) -> Path | None:
         """The folder that is this model; None for a file among others."""
         path = Path(self.source)
@@ -87,13 +104,11 @@ class Checkpoint:
         """What decides the images beside the weights: what the output means, and whatever is not as usual."""
         usual = {f.name: f.default for f in fields(self)}
         odd = {name: getattr(self, name) for name in READING if getattr(self, name) != usual[name]}
-        unet = getattr(self.network, "unet", None)
-        usually = (
-            {} if unet is None else inspect.signature(type(unet)).parameters
-        )  # a later diffusers may have more of them
+        usually = {} if self.adapter is None else inspect.signature(type(self.adapter.unet)).parameters
         shown = {
             k: v
-            for k, v in getattr(unet, "config", {}).items()
+            for k, v in self.config.items()
+            # a later diffusers may have more settings: those at their default say nothing
             if not k.startswith("_") and not (k in usually and _plain(v) == _plain(usually[k].default))
         }
         found = {"prediction": self.prediction, "alpha_bar": digest(self.schedule.alpha_bar.tolist())}

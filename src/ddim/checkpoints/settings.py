@@ -82,7 +82,7 @@ def section(name: str, value: Any, known: Collection[str], where: str) -> dict[s
     """
     if not isinstance(value, Mapping):
         raise Refused(
-            f"{where}: {name} is a section and holds settings (--set {name}.NAME=VALUE), got {reprlib.repr(value)}"
+            f"{where}: {name} is a section and holds settings (`set` {name}.NAME=VALUE), got {reprlib.repr(value)}"
         )
     full = {f"{name}.{key}": inner for key, inner in value.items()}
     known_only(full, [f"{name}.{key}" for key in known], where, "setting")

@@ -25,7 +25,7 @@ def load_tuned(folder: Path | None, solver: str, steps: int | None, model: str) 
     path = None if folder is None else Path(folder) / FILE
     table = _table(path) if path is not None and path.exists() else {}
     entry = table.get(f"{solver}/{steps}")
-    remedy = f"run ddim tune MODEL DATA --solver {solver} --steps {steps}"
+    remedy = f"run ddim tune MODEL DATA with `solver` {solver} and `steps` {steps}"
     if entry is None:
         there = f"tuned are {', '.join(sorted(table))}" if table else "nothing is tuned yet"
         raise Refused(f"this model has no tuned times for solver {solver} and {steps} steps ({there}): {remedy}")

@@ -1,28 +1,15 @@
 """How a network is run, never what it computes: device, precision, layout, packing, compilation, memory, ONNX."""
 
+from ddim.engine.compiled import Compiled, Decision, When, compile_decision, why_not_compiled
+from ddim.engine.devices import DTYPES, Precision, has_fast_bf16, pick_device, pick_precision, training_attention
 from ddim.engine.exported import Exported
 from ddim.engine.memory import call_bytes, fitting_batch
-from ddim.engine.onnx import EXTRA, INPUTS, OnnxNetwork, require
-from ddim.engine.run import (
-    DTYPES,
-    Compiled,
-    Decision,
-    PackedConv2d,
-    Precision,
-    When,
-    compile_decision,
-    has_fast_bf16,
-    pick_device,
-    pick_precision,
-    prepared,
-    training_attention,
-    uneven,
-    why_not_compiled,
-    why_not_packed,
-)
+from ddim.engine.onnx import INPUTS, OnnxNetwork, require
+from ddim.engine.packed import PackedConv2d, why_not_packed
+from ddim.engine.prepare import prepared, uneven
 
 __all__ = [
-    "DTYPES", "EXTRA", "INPUTS", "Compiled", "Decision", "Exported", "OnnxNetwork", "PackedConv2d", "Precision", "When",
+    "DTYPES", "INPUTS", "Compiled", "Decision", "Exported", "OnnxNetwork", "PackedConv2d", "Precision", "When",
     "call_bytes", "compile_decision", "fitting_batch", "has_fast_bf16", "pick_device", "pick_precision", "prepared",
     "require", "training_attention", "uneven", "why_not_compiled", "why_not_packed",
 ]  # fmt: skip

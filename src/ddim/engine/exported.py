@@ -27,11 +27,11 @@ class Exported(nn.Module):
         """
         if precision not in ("auto", "fp32", self.precision):
             raise Refused(
-                f"this network was exported in {self.precision} and cannot run in {precision}: leave --precision out, "
+                f"this network was exported in {self.precision} and cannot run in {precision}: leave `precision` out, "
                 "or use the model it was exported from"
             )
         if device.type != "cpu":
-            raise Refused(f"an exported network runs on the CPU, not on {device.type}: give --device cpu")
+            raise Refused(f"an exported network runs on the CPU, not on {device.type}: give `device` cpu")
         if compiled:
-            raise Refused("an exported network was compiled by its own runtime: leave --compile out")
+            raise Refused("an exported network was compiled by its own runtime: it is not `compiled` again")
         return self

@@ -51,7 +51,7 @@ class OnnxNetwork(Exported):
         options.log_severity_level = 3  # errors only: its warnings are about its own optimiser
         # The bytes, not the path: a file nobody vouches for must not name other files as its weights.
         content = path.read_bytes()
-        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.sha256 = hashlib.sha256(content).hexdigest()  # of what was read, not of what lies there later
         try:
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base class but this

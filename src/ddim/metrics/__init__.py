@@ -2,16 +2,15 @@
 
 from ddim.metrics.extractors import Extractor, extractor
 from ddim.metrics.kernel import Estimate, kid, mmd2
-from ddim.metrics.moments import Moments, distance_name, frechet, frechet_bias, moments_of
+from ddim.metrics.moments import Moments, distance_name, frechet, frechet_bias
 from ddim.metrics.neighbours import Fidelity, diversity, fidelity, radii
-from ddim.metrics.scores import Reconstruction, consistency, inception_score, reconstruction
+from ddim.metrics.scores import consistency, inception_score
 
 __all__ = [
     "Estimate",
     "Extractor",
     "Fidelity",
     "Moments",
-    "Reconstruction",
     "consistency",
     "distance_name",
     "diversity",
@@ -22,7 +21,5 @@ __all__ = [
     "inception_score",
     "kid",
     "mmd2",
-    "moments_of",
     "radii",
-    "reconstruction",
 ]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ddim.files import sha256
 from ddim.metrics.classifier import SIDE, WEIGHTS, DigitClassifier, load_classifier
 from ddim.refused import Refused
 
@@ -77,7 +78,9 @@ class Digits(_Base):
     @torch.no_grad()
     def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         if images.shape[1] != 1:
-            raise Refused(f"extractor 'mnist' reads grey images, got {images.shape[1]} channels; see --extractor")
+            raise Refused(
+                f"extractor 'mnist' reads grey images, got {images.shape[1]} channels; choose another `extractor`"
+            )
         if images.shape[2:] == (32, 32):
             images = images[..., 2:30, 2:30]  # 28x28 with a border of 2, the usual padding of MNIST
         elif max(images.shape[2:]) < SIDE:  # small scans fill their frame; MNIST's digits fill 20x20 of 28x28
@@ -208,11 +211,6 @@ def extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
     if Path(name).is_file():
         return Program(Path(name), device)
     raise Refused(f"there is no extractor {name!r}: choose {', '.join(NAMES)} or a TorchScript (.pt) or .pt2 file")
-
-
-def sha256(path: Path) -> str:
-    """sha256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def state_hash(network: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""Mean and covariance of features in float64, mergeable across shards, and the Frechet distance between two.
+"""Mean and covariance of features in float64, and the Frechet distance between two.
 
 The distance is of Gaussians fitted to the features (Heusel et al., arXiv 1706.08500, eq. 6). It is called FID
 only for the standard Inception network; on any other extractor it is "FD-<extractor>".
@@ -6,7 +6,6 @@ only for the standard Inception network; on any other extractor it is "FD-<extra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -40,13 +39,6 @@ class Moments:
         centred = f - mean
         return cls(len(f), mean, centred.T @ centred)
 
-    def merged(self, other: Moments) -> Moments:
-        """Moments of both sets together (Chan et al. 1979): exact, in any order."""
-        n = self.n + other.n
-        apart = other.mean - self.mean
-        scatter = self.scatter + other.scatter + torch.outer(apart, apart) * (self.n * other.n / n)
-        return Moments(n, self.mean + apart * (other.n / n), scatter)
-
     @property
     def covariance(self) -> Tensor:
         """scatter / (n - 1), (D, D), as every FID program has it.
@@ -57,17 +49,6 @@ class Moments:
         if self.n < 2:
             raise Refused(f"a covariance needs at least 2 images, got {self.n}")
         return self.scatter / (self.n - 1)
-
-
-def moments_of(batches: Iterable[Tensor]) -> Moments:
-    """Moments of features that come batch by batch, each (B, D)."""
-    total: Moments | None = None
-    for features in batches:
-        here = Moments.of(features)
-        total = here if total is None else total.merged(here)
-    if total is None:
-        raise Refused("there are no features to take moments of")
-    return total
 
 
 def frechet(a: Moments, b: Moments) -> float:
@@ -94,8 +75,8 @@ def _root(covariance: Tensor) -> Tensor:
 def frechet_bias(covariance: Tensor, n: int, m: int | None = None) -> float:
     """What the Frechet distance between n and m draws of one Gaussian is expected to be; 0 would be the truth.
 
-    (1/n + 1/m) (Tr C + 1/2 sum_ij l_i l_j (1 + d_ij)/(l_i + l_j)), l the eigenvalues of C (shared theory,
-    section 5): the second-order bias, good while n is well above the number of features that vary.
+    (1/n + 1/m) (Tr C + 1/2 sum_ij l_i l_j (1 + d_ij)/(l_i + l_j)), l the eigenvalues of C: the second-order
+    bias (docs/theory.md, "Finite n"), good while n is well above the number of features that vary.
 
     Args:
         m: the size of the other set; None means that its moments are exact.

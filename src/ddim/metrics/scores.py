@@ -1,9 +1,8 @@
-"""Single numbers: Inception Score, agreement of two sets made from the same seeds, reconstruction error."""
+"""Single numbers: Inception Score, agreement of two sets made from the same seeds."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,22 +48,3 @@ def consistency(a: Tensor, b: Tensor) -> float:
     if unrelated == 0.0:
         raise Refused("consistency has no scale: all images of the reference have the same features")
     return float((a.double() - b.double()).norm(dim=1).mean()) / unrelated
-
-
-class Reconstruction(NamedTuple):
-    """Mean squared error per element on the [0, 1] scale (the paper's Table 2), and PSNR = -10 log10 of it."""
-
-    mse: float
-    psnr: float
-
-
-def reconstruction(x: Tensor, y: Tensor) -> Reconstruction:
-    """Error between images x and y, each (n, C, H, W) in [-1, 1].
-
-    Raises:
-        Refused: different shapes.
-    """
-    if x.shape != y.shape:
-        raise Refused(f"images of {tuple(x.shape)} and {tuple(y.shape)} cannot be compared")
-    mse = float(((x.double() - y.double()) / 2.0).square().mean())
-    return Reconstruction(mse, -10.0 * math.log10(mse) if mse > 0.0 else math.inf)

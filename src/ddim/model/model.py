@@ -179,8 +179,8 @@ class Model:
 
     def network(self, precision: str = "fp32", compiled: bool = False) -> nn.Module:
         """The network ready to run in that precision, through torch.compile or not; made once and kept."""
-        if isinstance(self.checkpoint.network, engine.Exported):
-            return self.checkpoint.network.checked(precision, self.device, compiled)
+        if self.checkpoint.exported is not None:
+            return self.checkpoint.exported.checked(precision, self.device, compiled)
         key = engine.pick_precision(precision, self.device), compiled
         if key not in self._prepared:
             self._prepared[key] = engine.prepared(self.checkpoint.network, key[0], compiled=compiled)
@@ -188,7 +188,7 @@ class Model:
 
     def runs_in(self, precision: str) -> str:
         """The number format of a job that asks for this one: an exported network has its own."""
-        return str(getattr(self.checkpoint.network, "precision", precision))
+        return precision if self.checkpoint.exported is None else self.checkpoint.exported.precision
 
     def denoiser(
         self,

@@ -17,8 +17,6 @@ from torch.nn import functional
 
 from ddim.refused import Refused
 
-CLASS = "LucidrainsUnet"
-
 
 class Output(NamedTuple):
     """What diffusers' networks return."""
@@ -52,7 +50,7 @@ class LucidrainsUnet(nn.Module):
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
-            "_class_name": CLASS, "dim": dim, "init_dim": init_dim, "dim_mults": list(dim_mults),
+            "_class_name": type(self).__name__, "dim": dim, "init_dim": init_dim, "dim_mults": list(dim_mults),
             "in_channels": in_channels, "out_channels": out_channels, "full_attn": list(full_attn), "heads": heads,
             "dim_head": dim_head, "mem": mem, "sample_size": sample_size,
         }  # fmt: skip

@@ -1,20 +1,18 @@
 """Networks by name: diffusers' `UNet2DModel` at sizes that are known to train, and the adapter our code calls.
 
 A preset fixes channels, depth and where attention sits; image shape and classes come from the data. The
-architectures are diffusers', because its folder format is what everybody else reads (design section 9).
+architectures are diffusers', because its folder format is what everybody else reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ddim.process import generator
+from ddim.nets.seeding import torch_randomness
 from ddim.refused import Refused
 
 
@@ -71,7 +69,7 @@ def build(preset: str, *, shape: tuple[int, int, int], num_classes: int | None =
         near = [max(p.divisor, round(n / p.divisor) * p.divisor) for n in (h, w)]
         raise Refused(
             f"preset {preset!r} halves the image {len(p.channels) - 1} times, so height and width must be multiples "
-            f"of {p.divisor}, got {h}x{w}; use --size {near[0]}x{near[1]} or a preset with fewer levels"
+            f"of {p.divisor}, got {h}x{w}; give `size` {near[0]}x{near[1]} or a preset with fewer levels"
         )
     if num_classes is not None and num_classes < 1:
         raise Refused(f"a class-conditional network needs at least 1 class, got {num_classes}")
@@ -91,16 +89,9 @@ def build(preset: str, *, shape: tuple[int, int, int], num_classes: int | None =
         return cast(nn.Module, UNet2DModel(**options))  # type: ignore[no-untyped-call]  # diffusers has no types
 
 
-@contextmanager
-def torch_randomness(seed: int, purpose: str, step: int = 0) -> Iterator[None]:
-    """Inside, torch's own generators are a function of (seed, purpose, step); outside they are as they were.
-
-    Initialisers and dropout layers draw from torch's global generators and take no other. This is the one
-    place that seeds them.
-    """
-    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
-        torch.manual_seed(int(generator(seed, purpose, step).integers(2**63)))
-        yield
+PLAIN = "UNet2DModel"
+CHANGES = "_ddim"
+"""Key of a network's configuration for what no `UNet2DModel` configuration can say; "_" as diffusers' own remarks."""
 
 
 class DiffusersNetwork(nn.Module):
@@ -115,6 +106,29 @@ class DiffusersNetwork(nn.Module):
         super().__init__()
         self.unet = unet
         self.null_label = null_label
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the network computes by: its configuration without the remarks diffusers keeps there."""
+        everything: Any = self.unet.config
+        return {k: v for k, v in everything.items() if not k.startswith("_") or k == CHANGES}
+
+    @property
+    def time_table(self) -> nn.Embedding | None:
+        """The table of times, where the network has one in place of sinusoids."""
+        first = getattr(self.unet, "time_proj", None)
+        return first if isinstance(first, nn.Embedding) else None
+
+    @property
+    def kind(self) -> str:
+        """The class of the network, as a model folder names it."""
+        everything: Any = self.unet.config
+        return str(everything.get("_class_name", PLAIN))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether diffusers builds the same network from the configuration."""
+        return self.kind == PLAIN and not self.config.get(CHANGES)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """x (B, C, H, W), t int64 (B,) 0-based -> (B, C, H, W).

@@ -1,23 +1,25 @@
 """One folder a program whose files are read: how its weights, names and settings become ours."""
 
-from types import ModuleType
+from ddim.checkpoints.families import diffusers, ermongroup, lucidrains, onnx, openai
+from ddim.checkpoints.families.diffusers import export_checkpoint, like, load_folder, save_checkpoint, save_folder
+from ddim.checkpoints.families.family import Family, FolderFamily, Found
+from ddim.checkpoints.families.lucidrains import named_schedule
+from ddim.checkpoints.families.onnx import write_onnx_folder
+from ddim.checkpoints.families.parts import FileFamily, Parts
 
-from ddim.checkpoints.families import ermongroup, lucidrains, openai
-from ddim.checkpoints.families.diffusers import (
-    CHANGES,
-    export_checkpoint,
-    is_folder,
-    like,
-    load_folder,
-    save_checkpoint,
-    save_folder,
-)
-from ddim.checkpoints.families.onnx import is_onnx_folder, load_onnx_folder, write_onnx_folder
-
-READERS: dict[str, ModuleType] = {"ermongroup": ermongroup, "openai": openai, "lucidrains": lucidrains}
-"""Programs that write one file: `is_this(content)` tells theirs, `read(content, settings, where)` gives its parts."""
+READERS: dict[str, Family] = {
+    family.name: family
+    for family in (
+        onnx.FAMILY,
+        diffusers.FAMILY,
+        ermongroup.FAMILY,
+        openai.FAMILY,
+        lucidrains.FAMILY,
+    )
+}
+"""All that can be opened, in the order in which they are asked whether something is theirs."""
 
 __all__ = [
-    "CHANGES", "READERS", "export_checkpoint", "is_folder", "is_onnx_folder", "like", "load_folder", "load_onnx_folder",
-    "save_checkpoint", "save_folder", "write_onnx_folder",
+    "READERS", "Family", "FileFamily", "FolderFamily", "Found", "Parts", "export_checkpoint", "like", "load_folder",
+    "named_schedule", "save_checkpoint", "save_folder", "write_onnx_folder",
 ]  # fmt: skip

@@ -1,16 +1,18 @@
-"""What a converter returns: a network in diffusers' terms and the facts around it."""
+"""Programs that write one file: its content becomes a network in diffusers' terms and the facts around it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ddim.checkpoints.families.diffusers import unet
+from ddim.checkpoints.families.diffusers import filled_unet
+from ddim.checkpoints.families.family import Found
 from ddim.checkpoints.record import Checkpoint
+from ddim.files import sha256
 from ddim.nets import DiffusersNetwork
 from ddim.process import Schedule
 from ddim.refused import Refused
@@ -18,7 +20,7 @@ from ddim.refused import Refused
 
 @dataclass
 class Parts:
-    """A converter's result; the names are those of `Checkpoint`. `module` in place of config and state, if any."""
+    """A converter's result; the names are those of `Checkpoint`."""
 
     config: dict[str, Any]
     state: dict[str, Tensor]
@@ -30,8 +32,6 @@ class Parts:
     clips: bool = True
     time_scale: float = 1.0
     variance_type: str | None = None
-    module: nn.Module | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict)
 
     def checkpoint(self, family: str, path: Path, digest: str, settings: Mapping[str, Any]) -> Checkpoint:
         """The network built and the facts beside it."""
@@ -42,9 +42,7 @@ class Parts:
             raise Refused(
                 f"{path} takes {channels} channels and returns {out}: not an unconditional DDPM (an upsampler?)"
             )
-        network = self.module
-        if network is None:
-            network = DiffusersNetwork(unet(self.config, self.state, str(path))).eval()
+        network = DiffusersNetwork(filled_unet(self.config, self.state, str(path))).eval()
         provenance = {"family": family, "file": path.name, "sha256": digest, "settings": dict(settings)}
         return Checkpoint(
             network=network,
@@ -62,5 +60,29 @@ class Parts:
             variance_type=self.variance_type,
             data_range=self.data_range,
             notes=tuple(self.notes),
-            meta={"provenance": provenance, **self.meta},
+            meta={"provenance": provenance},
         )
+
+
+@dataclass(frozen=True)
+class FileFamily:
+    """A program whose models are single files of weights.
+
+    Args:
+        holds: whether a file's content has this program's layout.
+        parts: (content, settings, the file for messages) -> parts.
+    """
+
+    name: str
+    holds: Callable[[Any], bool]
+    parts: Callable[[Any, Mapping[str, Any], str], Parts]
+    of_folders: bool = field(default=False, init=False)
+
+    def is_this(self, found: Found) -> bool:
+        return not found.is_folder and self.holds(found.content)
+
+    def read(self, found: Found, settings: Mapping[str, Any]) -> Checkpoint:
+        if found.is_folder:
+            raise Refused(f"{found.path} is a folder, not a file of {self.name}")
+        parts = self.parts(found.content, settings, str(found.path))
+        return parts.checkpoint(self.name, found.path, sha256(found.path), settings)

@@ -1,6 +1,6 @@
 """Do the weights fit what the file says about them? Readings compared on real images."""
 
-from ddim.checkpoints.probe.bench import probe
+from ddim.checkpoints.probe.bench import probe_checkpoint
 from ddim.checkpoints.probe.readings import Report
 
-__all__ = ["Report", "probe"]
+__all__ = ["Report", "probe_checkpoint"]

@@ -13,14 +13,14 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddim.checkpoints.probe.readings import AXES, RANGES, REMEDIES, Reading, Report, Row, nearest, schedules
 from ddim.checkpoints.record import Checkpoint
-from ddim.engine import Exported
+from ddim.nets import DiffusersNetwork
 from ddim.process import PARAMETERISATIONS, Level, noise
 from ddim.refused import Refused
 
@@ -33,7 +33,7 @@ UNTRIED = " (others untried: an exported network takes no other times)"
 
 
 @torch.no_grad()
-def probe(checkpoint: Checkpoint, images: Tensor, *, labels: Tensor | None = None, seed: int = 0) -> Report:
+def probe_checkpoint(checkpoint: Checkpoint, images: Tensor, *, labels: Tensor | None = None, seed: int = 0) -> Report:
     """Compare readings of a checkpoint on real images.
 
     Args:
@@ -49,9 +49,8 @@ def probe(checkpoint: Checkpoint, images: Tensor, *, labels: Tensor | None = Non
         raise Refused(f"the probe needs at least 4 images of {checkpoint.shape}, got {tuple(images.shape)}")
     if float(images.abs().max()) > 1.001:
         raise Refused(f"the probe needs images in [-1, 1], got up to {float(images.abs().max()):.4g}")
-    network = checkpoint.network
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    with _free_time(network) as scale:
+    device = next((p.device for p in checkpoint.network.parameters()), torch.device("cpu"))
+    with _free_time(checkpoint.adapter) as scale:
         time_scale = checkpoint.time_scale if scale is None else scale
         bench = _Bench(checkpoint, time_scale, images.float().to(device), labels, seed)
         best = bench.search()
@@ -59,13 +58,13 @@ def probe(checkpoint: Checkpoint, images: Tensor, *, labels: Tensor | None = Non
 
 
 @contextmanager
-def _free_time(network: nn.Module) -> Iterator[float | None]:
+def _free_time(network: DiffusersNetwork | None) -> Iterator[float | None]:
     """Where the times are a table of sinusoids (as our folders have it), use the sinusoid itself; yields its scale."""
-    unet = cast(Any, getattr(network, "unet", None))
-    table = getattr(unet, "time_proj", None)
-    if not isinstance(table, nn.Embedding):
+    table = None if network is None else network.time_table
+    if network is None or table is None:
         yield None
         return
+    unet: Any = network.unet
     from diffusers.models.embeddings import Timesteps
 
     width = table.embedding_dim
@@ -98,11 +97,9 @@ class _Bench:
         self.eps = noise(range(self.seed, self.seed + len(self.images)), self.images.shape[1:], purpose="probe")
         self.eps = self.eps.to(self.images)
         self.schedules = schedules(self.checkpoint.schedule)
-        self.is_table = isinstance(
-            getattr(getattr(self.checkpoint.network, "unet", None), "time_proj", None), nn.Embedding
-        )
         k = self.checkpoint
-        self.is_exported = isinstance(k.network, Exported)
+        self.is_table = k.adapter is not None and k.adapter.time_table is not None
+        self.is_exported = k.exported is not None
         self.ranges = dict(RANGES)
         own = next((n for n, r in RANGES.items() if r == k.data_range), "{:g}..{:g}".format(*k.data_range))
         self.ranges[own] = k.data_range
@@ -235,7 +232,7 @@ class _Bench:
     def _warning(self, axis: str, best: Reading, good: Tensor, bad: Tensor) -> str:
         family = self.checkpoint.family if self.checkpoint.family != "ddim" else "diffusers"
         remedy = REMEDIES.get((family, axis))
-        fix = f"; read it with {remedy}" if remedy else ""
+        fix = f"; read it with the setting {remedy}" if remedy else ""
         return (
             f"the weights fit {axis} {best.option(axis)} (error {math.exp(float(good.mean())):.3g}), not "
             f"{self.said.option(axis)} (error {math.exp(float(bad.mean())):.3g}) as the file says{fix}"

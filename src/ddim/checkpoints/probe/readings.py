@@ -1,4 +1,4 @@
-"""The ways a checkpoint can be read, an option on each axis, and what comparing them found: see `probe`."""
+"""The ways a checkpoint can be read, an option on each axis, and what comparing them found: see `probe_checkpoint`."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 import torch
 
-from ddim.checkpoints.families import like
+from ddim.checkpoints.families import like, named_schedule
 from ddim.process import Schedule
 
 RANGES = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0)}
 AXES = ("schedule", "prediction", "time scale", "time offset", "data range", "channel order")
 REMEDIES = {
-    ("diffusers", "schedule"): "--set beta_schedule=...",
-    ("diffusers", "prediction"): "--set prediction_type={epsilon,sample,v_prediction}",
-    ("diffusers", "data range"): "--set data_range=[low,high]",
-    ("ermongroup", "schedule"): "--set diffusion.beta_schedule=...",
-    ("ermongroup", "data range"): "--set data.rescaled={true,false}",
-    ("openai", "schedule"): "--set noise_schedule={linear,cosine}",
-    ("openai", "prediction"): "--set predict_xstart={true,false}",
-    ("openai", "time scale"): "--set rescale_timesteps={true,false} or --set diffusion_steps=T",
-    ("lucidrains", "schedule"): "--set diffusion.beta_schedule={linear,cosine,sigmoid}",
-    ("lucidrains", "prediction"): "--set diffusion.objective={pred_noise,pred_x0,pred_v}",
+    ("diffusers", "schedule"): "beta_schedule=...",
+    ("diffusers", "prediction"): "prediction_type={epsilon,sample,v_prediction}",
+    ("diffusers", "data range"): "data_range=[low,high]",
+    ("ermongroup", "schedule"): "diffusion.beta_schedule=...",
+    ("ermongroup", "data range"): "data.rescaled={true,false}",
+    ("openai", "schedule"): "noise_schedule={linear,cosine}",
+    ("openai", "prediction"): "predict_xstart={true,false}",
+    ("openai", "time scale"): "rescale_timesteps={true,false} or diffusion_steps=T",
+    ("lucidrains", "schedule"): "diffusion.beta_schedule={linear,cosine,sigmoid}",
+    ("lucidrains", "prediction"): "diffusion.objective={pred_noise,pred_x0,pred_v}",
 }
 
 
@@ -81,8 +81,6 @@ def nearest(schedule: Schedule, alpha_bar: float, gain: float) -> int:
 
 def schedules(own: Schedule) -> Mapping[str, Schedule]:
     """The file's schedule under "as given", and the common ones that differ from it."""
-    from ddim.checkpoints.families.lucidrains import named_schedule
-
     T = own.T
     common = {
         "linear": Schedule.linear(T, beta_start=0.1 / T, beta_end=min(20.0 / T, 0.999)),

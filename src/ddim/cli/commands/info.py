@@ -10,7 +10,7 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
-from ddim.checkpoints import Checkpoint, Report, probe
+from ddim.checkpoints import Checkpoint, Report, probe_checkpoint
 from ddim.cli.show import table
 from ddim.data import open_source
 from ddim.model import DEFAULT, load
@@ -89,7 +89,7 @@ def _clipping(k: Checkpoint) -> str:
 
 def checked(checkpoint: Checkpoint, data: str) -> Report:
     """The probe on a few images of DATA, spread evenly over it."""
-    return probe(checkpoint, few_images(data, checkpoint.shape))
+    return probe_checkpoint(checkpoint, few_images(data, checkpoint.shape))
 
 
 def few_images(data: str, shape: tuple[int, int, int], n: int = IMAGES) -> Tensor:

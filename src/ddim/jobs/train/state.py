@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddim.checkpoints import CHANGES
 from ddim.engine import pick_device, pick_precision
 from ddim.jobs.train.recipe import Recipe
 from ddim.nets import DiffusersNetwork, Ema, build
@@ -154,7 +153,7 @@ def begin_from(init: Checkpoint, state: TrainState, recipe: Recipe) -> None:
             f"--init {init.source} has another network than this run: {len(odd)} weights differ in name or shape, "
             f"first {odd[0]}; give the preset, size, channels and classes it was trained with"
         )
-    differs = _unlike(getattr(getattr(init.network, "unet", None), "config", {}), state.unwrapped.unet.config)
+    differs = _unlike(init.config, state.unwrapped.config)
     if differs:
         raise Refused(
             f"--init {init.source} has another network than this run, with weights of the same shapes: {differs}; "
@@ -164,10 +163,10 @@ def begin_from(init: Checkpoint, state: TrainState, recipe: Recipe) -> None:
     state.ema = Ema(state.unwrapped, recipe.ema)
 
 
-def _unlike(theirs: Mapping[str, Any], ours: Any) -> str | None:
+def _unlike(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
     """The first setting, in words, in which two networks compute differently though their weights may fit."""
     for key in dict.fromkeys([*ours, *theirs]):
-        if key in FREE or (key.startswith("_") and key != CHANGES):
+        if key in FREE:
             continue
         a, b = (list(v) if isinstance(v, list | tuple) else v for v in (theirs.get(key), ours.get(key)))
         if a != b:

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 
 from ddim.checkpoints.families.diffusers.folder import save_checkpoint
-from ddim.checkpoints.families.diffusers.network import CHANGES
-from ddim.checkpoints.families.diffusers.network import unet as unet_of
+from ddim.checkpoints.families.diffusers.network import filled_unet
 from ddim.checkpoints.record import Checkpoint
 from ddim.nets import DiffusersNetwork
 from ddim.refused import Refused
@@ -24,17 +23,16 @@ def export_checkpoint(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.
         Refused: a network no diffusers configuration expresses; a class-conditional one for its pipeline
             is written, with a note.
     """
-    unet = getattr(checkpoint.network, "unet", None)
-    config = dict(unet.config) if unet is not None else {}
-    if unet is None or config.get("_class_name", "UNet2DModel") != "UNet2DModel" or config.get(CHANGES):
+    own = checkpoint.adapter
+    if own is None or not own.is_plain:
         reason = next((n for n in checkpoint.notes if "ddim only" in n), "it is no UNet2DModel")
         raise Refused(f"diffusers cannot run this network: {reason}; ddim import writes it for ddim")
     notes = []
     if checkpoint.learned_variance:
         c = checkpoint.shape[0]
-        state = dict(unet.state_dict())
+        state = dict(own.unet.state_dict())
         state |= {k: state[k][:c] for k in ("conv_out.weight", "conv_out.bias")}
-        smaller = unet_of(config | {"out_channels": c}, state, str(path))
+        smaller = filled_unet(own.config | {"out_channels": c}, state, str(path))
         network = DiffusersNetwork(smaller, checkpoint.null_label)
         checkpoint = replace(checkpoint, network=network, learned_variance=False)
         notes.append("the learned variance was left out: DDIM does not use it and DDIMPipeline cannot run it")

@@ -6,10 +6,6 @@ back bit for bit), the data's range, labels, where the weights came from, and th
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ddim.checkpoints.families.diffusers import scheduler
-from ddim.checkpoints.families.diffusers.network import CHANGES, with_time_table
+from ddim.checkpoints.families.diffusers.network import with_time_table
 from ddim.checkpoints.families.diffusers.reader import FACTS, OURS, SAMPLING, STEM, shape_of
 from ddim.checkpoints.record import Checkpoint
-from ddim.files import VERSION, sha256
+from ddim.files import VERSION, sha256, whole_folder, write_json
+from ddim.nets import DiffusersNetwork
 from ddim.process import Schedule
 from ddim.refused import Refused
 
@@ -39,8 +36,7 @@ def save_folder(
 ) -> None:
     """Write a model folder that `load_folder` and diffusers' DDIMPipeline read.
 
-    Everything is written under a hidden name first and then moved in by renaming; in a folder that exists (a
-    run) only the model's own files are replaced.
+    In a folder that exists (a run) only the model's own files are replaced.
 
     Args:
         path: the folder.
@@ -54,19 +50,8 @@ def save_folder(
     Raises:
         Refused: path is a file; meta holds what JSON cannot.
     """
-    target = Path(path)
-    if target.exists() and not target.is_dir():
-        raise Refused(f"{target} is a file; a model is a folder")
-    target = target.resolve()  # a link's other end may be another file system, across which nothing is renamed
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # In a folder that exists: it may be a mount point, or the only place its owner may write to.
-    place = target if target.exists() else target.parent
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=place))
-    try:
-        _write(temporary, unet, schedule, prediction, meta, dtype)
-        _move(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with whole_folder(path, last=(OURS, "model_index.json")) as folder:
+        _write(folder, unet, schedule, prediction, meta, dtype)
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:
@@ -78,9 +63,9 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dt
     Raises:
         Refused: a network that is no `UNet2DModel`, or a path that is a file.
     """
-    network = getattr(checkpoint.network, "unet", None)
-    if network is None:
+    if checkpoint.adapter is None:
         raise Refused(f"a {type(checkpoint.network).__name__} has no place in a diffusers folder")
+    network = checkpoint.adapter.unet
     facts = {
         "family": checkpoint.family if checkpoint.family != "ddim" else checkpoint.meta.get("family", "ddim"),
         "shape": list(checkpoint.shape),
@@ -109,44 +94,27 @@ def _write(
     import diffusers
     from safetensors.torch import save_file
 
-    config = dict(unet.config)  # type: ignore[arg-type]  # diffusers' FrozenDict
+    network = DiffusersNetwork(unet)
     state = {k: v.detach().cpu().contiguous().to(_kept(v, dtype)) for k, v in unet.state_dict().items()}
     for name in ("unet", "scheduler"):
         (folder / name).mkdir()
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    public = {k: v for k, v in config.items() if not k.startswith("_") or k == CHANGES}
-    kind = config.get("_class_name", "UNet2DModel")
-    owned = bool(public.get(CHANGES)) or kind != "UNet2DModel"  # diffusers must not load what it would run wrongly
-    owner = "ddim" if owned else "diffusers"
     version = {"_diffusers_version": diffusers.__version__}
-    _json(folder / "unet/config.json", {"_class_name": kind} | version | public)
     sampling = {k: meta[k] for k in SAMPLING if k in meta}
-    _json(folder / "scheduler/scheduler_config.json", scheduler.write(schedule, prediction, **sampling))
-    facts = {"shape": list(shape_of(config, {})), "data_range": [-1.0, 1.0]} | dict.fromkeys(FACTS[2:])
+    facts = {"shape": list(shape_of(network.config, {})), "data_range": [-1.0, 1.0]} | dict.fromkeys(FACTS[2:])
     table = {"alpha_bar": schedule.alpha_bar.tolist()}
     about = {"ddim_version": VERSION, "prediction": prediction, "sha256": sha256(folder / WEIGHTS)}
-    _json(folder / OURS, about | facts | dict(meta) | about | table)
-    index = {"unet": [owner, kind], "scheduler": ["diffusers", "DDIMScheduler"]}
-    _json(folder / "model_index.json", {"_class_name": "DDIMPipeline"} | version | index)
+    owner = "diffusers" if network.is_plain else "ddim"  # diffusers must not load what it would run wrongly
+    index = {"unet": [owner, network.kind], "scheduler": ["diffusers", "DDIMScheduler"]}
+    files = {
+        "unet/config.json": {"_class_name": network.kind} | version | network.config,
+        "scheduler/scheduler_config.json": scheduler.write(schedule, prediction, **sampling),
+        OURS: about | facts | dict(meta) | about | table,
+        "model_index.json": {"_class_name": "DDIMPipeline"} | version | index,
+    }
+    for name, content in files.items():
+        write_json(folder / name, content, allow_nan=False)
 
 
 def _kept(value: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     return dtype if dtype is not None and value.is_floating_point() else value.dtype
-
-
-def _json(path: Path, value: dict[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except (TypeError, ValueError) as error:
-        raise Refused(f"{path.name} cannot be written: {error}") from None
-
-
-def _move(temporary: Path, target: Path) -> None:
-    if not target.exists():
-        temporary.chmod(0o755)
-        temporary.rename(target)
-        return
-    files = sorted(p.relative_to(temporary) for p in temporary.rglob("*") if p.is_file())
-    for name in sorted(files, key=lambda p: str(p) in (OURS, "model_index.json")):  # what says "here" comes last
-        (target / name).parent.mkdir(exist_ok=True)
-        os.replace(temporary / name, target / name)  # noqa: PTH105  Path.replace reads as a text replacement

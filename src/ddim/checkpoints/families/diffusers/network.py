@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ddim.checkpoints.settings import SHOWN, is_number, is_whole, known_only, whole
-from ddim.nets import lucidrains as lucidrains_net
+from ddim.nets import CHANGES, LucidrainsUnet
 from ddim.refused import Refused
 
 MAX_LEVELS, MAX_LAYERS, MAX_WIDTH = 16, 64, 65536
-CHANGES = "_ddim"  # key of config.json for `_change`; begins with "_" as diffusers' own remarks do
 FAULTS = (  # whatever diffusers and torch make of settings that describe no network
     TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, LookupError, NameError, AssertionError,
 )  # fmt: skip
@@ -25,7 +24,7 @@ NULLABLE = ("attention_head_dim", "mid_block_type", "downsample_type", "upsample
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # before diffusers 0.17
 
 
-def unet(config: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> nn.Module:
+def filled_unet(config: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> nn.Module:
     """The network of that configuration with these weights, float32, in eval mode.
 
     Args:
@@ -45,7 +44,7 @@ def empty_unet(config: Mapping[str, Any], where: str) -> nn.Module:
     """The network on torch's meta device: shapes without memory."""
     from diffusers import UNet2DModel
 
-    if config.get("_class_name") == lucidrains_net.CLASS:
+    if config.get("_class_name") == LucidrainsUnet.__name__:
         return _lucidrains(config, where)
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if not k.startswith("_")}
     defaults = {n: p.default for n, p in inspect.signature(UNet2DModel.__init__).parameters.items() if n != "self"}
@@ -100,7 +99,7 @@ def _lucidrains(config: Mapping[str, Any], where: str) -> nn.Module:
         whole(settings, name, least, MAX_WIDTH, least=least, where=where)
     try:
         with torch.device("meta"):
-            return lucidrains_net.LucidrainsUnet(**settings)
+            return LucidrainsUnet(**settings)
     except FAULTS as error:
         raise Refused(f"{where}: the network's config cannot be built: {_line(error)}") from None
 
@@ -132,7 +131,7 @@ def with_time_table(network: Any, T: int, scale: float) -> nn.Module:
     config = dict(network.config) | {"time_embedding_type": "learned", "num_train_timesteps": T}
     times = torch.arange(T, dtype=torch.float32) * scale
     state = dict(network.state_dict()) | {"time_proj.weight": network.time_proj(times)}
-    return unet(config, state, "the network with a table of times")
+    return filled_unet(config, state, "the network with a table of times")
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

@@ -19,7 +19,7 @@ from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.safety import read_safetensors, read_torch
 from ddim.checkpoints.settings import MAX_SIDE, known_only, size, whole
 from ddim.files import read_json, sha256
-from ddim.nets import CLASS, DiffusersNetwork
+from ddim.nets import DiffusersNetwork, LucidrainsUnet
 from ddim.process import Schedule
 from ddim.refused import Refused
 
@@ -95,7 +95,7 @@ def _check_index(folder: Path) -> None:
         return
     parts = {k: v for k, v in read_json(folder / "model_index.json").items() if isinstance(v, list) and any(v)}
     network = parts.get("unet", [None, None])[-1]
-    if network not in ("UNet2DModel", CLASS):
+    if network not in ("UNet2DModel", LucidrainsUnet.__name__):
         raise Refused(f"{folder}: its network is {network}, but only UNet2DModel is a pixel DDPM's")
     others = sorted(set(parts) - {"unet", "scheduler"})
     if others:
@@ -196,7 +196,7 @@ def shape_of(
         return c, h, w
     sides = size(config, "sample_size", where=where)
     if sides is None:
-        raise Refused(f"{where} has no sample_size; give the image size: --set sample_size=32")
+        raise Refused(f"{where} has no sample_size; give it: `set` sample_size=<side>")
     return (channels, *sides)
 
 

@@ -1,5 +1,8 @@
 """ermongroup/ddim's training lists and state dicts."""
 
 from ddim.checkpoints.families.ermongroup.reader import is_this, read
+from ddim.checkpoints.families.parts import FileFamily
 
-__all__ = ["is_this", "read"]
+FAMILY = FileFamily("ermongroup", is_this, read)
+
+__all__ = ["FAMILY"]

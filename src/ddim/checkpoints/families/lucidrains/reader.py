@@ -16,7 +16,7 @@ from torch import Tensor
 from ddim.checkpoints.families.parts import Parts
 from ddim.checkpoints.families.translate import sized, state_dict
 from ddim.checkpoints.settings import agree, choice, flag, known_only, section, size, whole
-from ddim.nets import CLASS
+from ddim.nets import LucidrainsUnet
 from ddim.process import Schedule
 from ddim.refused import Refused
 
@@ -79,7 +79,7 @@ def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
     config = _network(state, given, where)
     sides = size(given, "diffusion.image_size", where=where)
     if sides is None:
-        raise Refused(f"{where}: the image size is not in the file; give it: --set diffusion.image_size=64")
+        raise Refused(f"{where}: the image size is not in the file; give it: `set` diffusion.image_size=<side>")
     config["sample_size"] = sides[0] if sides[0] == sides[1] else list(sides)
     schedule = _schedule(buffers, given, where, notes)
     if not flag(given, "diffusion.auto_normalize", True, where=where):
@@ -141,7 +141,7 @@ def _network(state: Mapping[str, Tensor], given: Mapping[str, Any], where: str) 
     asked["unet.full_attn"] = [True] * len(full) if levels is True else levels
     agree(asked, found, where)
     return {
-        "_class_name": CLASS, "dim": dim, "init_dim": first, "dim_mults": [int(m) for m in mults],
+        "_class_name": LucidrainsUnet.__name__, "dim": dim, "init_dim": first, "dim_mults": [int(m) for m in mults],
         "in_channels": channels, "out_channels": out, "full_attn": full, "heads": heads, "dim_head": dim_head,
         "mem": mem,
     }  # fmt: skip

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from ddim.checkpoints.facts import checked
 from ddim.checkpoints.families.diffusers import FACTS, OURS, SAMPLING
 from ddim.checkpoints.record import Checkpoint
 from ddim.engine import OnnxNetwork
-from ddim.files import VERSION, read_json, sha256
+from ddim.files import VERSION, read_json, sha256, whole_folder, write_json
 from ddim.process import Schedule
 from ddim.refused import Refused
 
@@ -44,32 +41,28 @@ def write_onnx_folder(
     """
     if path.exists():
         raise Refused(f"{path} exists; nothing is overwritten, choose a new folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        make(temporary / NETWORK)
+    with whole_folder(path) as folder:
+        make(folder / NETWORK)
         facts = {k: getattr(checkpoint, k) for k in PLAIN} | {
             "ddim_version": VERSION,
             "runtime": "onnx",
             "precision": precision,
-            "sha256": sha256(temporary / NETWORK),
+            "sha256": sha256(folder / NETWORK),
             "exported_from": {"source": checkpoint.source, "sha256": checkpoint.sha256},
             **about,
             "alpha_bar": checkpoint.schedule.alpha_bar.tolist(),
         }
-        (temporary / OURS).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.chmod(0o755)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_json(folder / OURS, facts, allow_nan=False)
 
 
-def load_onnx_folder(path: Path) -> Checkpoint:
+def load_onnx_folder(path: Path, settings: Mapping[str, Any] | None = None) -> Checkpoint:
     """Read what `write_onnx_folder` wrote.
 
     Raises:
-        Refused: ddim.json lacks something, or belongs to another network; onnxruntime is missing.
+        Refused: settings, for such a folder holds all its own; ddim.json lacks something, or belongs to another network; onnxruntime is missing.
     """
+    if settings:
+        raise Refused(f"{path} was exported by ddim and says everything itself: give no settings")
     if not (path / OURS).is_file():
         raise Refused(f"{path} has {NETWORK} but no {OURS}, which says what it computes; export it again")
     meta = read_json(path / OURS)

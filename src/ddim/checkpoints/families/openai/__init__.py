@@ -1,5 +1,8 @@
 """improved-diffusion's and guided-diffusion's state dicts."""
 
 from ddim.checkpoints.families.openai.reader import is_this, read
+from ddim.checkpoints.families.parts import FileFamily
 
-__all__ = ["is_this", "read"]
+FAMILY = FileFamily("openai", is_this, read)
+
+__all__ = ["FAMILY"]

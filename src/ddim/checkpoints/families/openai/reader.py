@@ -163,7 +163,7 @@ def _image_size(flags: Mapping[str, Any], layout: Layout, where: str, notes: lis
         return whole(flags, "image_size", 64, MAX_SIDE, where=where)
     mult = tuple(w / layout.base for w in layout.widths)
     if mult not in SIZES:
-        raise Refused(f"{where}: the image size is not in the file; give it: --set image_size=64")
+        raise Refused(f"{where}: the image size is not in the file; give it: `set` image_size=<side>")
     notes.append(f"image size is not in the file: {SIZES[mult]} has these channel multipliers in the scripts")
     return SIZES[mult]
 
