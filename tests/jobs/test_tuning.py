@@ -143,7 +143,7 @@ def test_files(tmp_path):
         "dpm++2m/3": {"tau": list(tau(1000, 3)), "model": "a"},
     }
     with pytest.raises(
-        ValueError, match=r"tuned are ddim/2, dpm\+\+2m/3\): run ddim tune MODEL DATA --solver ddim --steps 3"
+        ValueError, match=r"tuned are ddim/2, dpm\+\+2m/3\): run ddim tune MODEL DATA with `solver` ddim and `steps` 3"
     ):
         load_tuned(tmp_path, "ddim", 3, "a")
     with pytest.raises(ValueError, match="nothing is tuned yet"):

@@ -49,9 +49,11 @@ def _told(found: Found) -> Family:
     """The family that says it is its own."""
     if found.path.name in ("config.json", "model_index.json"):
         raise Refused(f"{found.path} is a file; a diffusers model is a folder: give {found.path.parent}")
-    told = next((family for family in READERS.values() if family.is_this(found)), None)
-    if told is not None:
-        return told
+    told = [family for family in READERS.values() if family.is_this(found)]
+    if len(told) == 1:
+        return told[0]
+    if told:
+        raise Refused(f"{found.path} may be of {' or '.join(f.name for f in told)}: say which by `family`")
     if not found.is_folder:
         names = ", ".join(name for name, family in READERS.items() if not family.of_folders)
         raise Refused(f"{found.path} is readable, but its weights have no layout of {names}{_saw(found.content)}")

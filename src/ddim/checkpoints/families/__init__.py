@@ -17,7 +17,7 @@ READERS: dict[str, Family] = {
         lucidrains.FAMILY,
     )
 }
-"""All that can be opened, in the order in which they are asked whether something is theirs."""
+"""All that can be opened: exactly one of them must say that something is its own."""
 
 __all__ = [
     "READERS", "Family", "FileFamily", "FolderFamily", "Found", "Parts", "export_checkpoint", "like", "load_folder",

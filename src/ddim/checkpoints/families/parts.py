@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddim.checkpoints.families.diffusers import filled_unet
 from ddim.checkpoints.families.family import Found
@@ -20,7 +20,7 @@ from ddim.refused import Refused
 
 @dataclass
 class Parts:
-    """A converter's result; the names are those of `Checkpoint`."""
+    """A converter's result; names as in `Checkpoint`. `module` in place of the network of config and state, if any."""
 
     config: dict[str, Any]
     state: dict[str, Tensor]
@@ -32,6 +32,7 @@ class Parts:
     clips: bool = True
     time_scale: float = 1.0
     variance_type: str | None = None
+    module: nn.Module | None = None
 
     def checkpoint(self, family: str, path: Path, digest: str, settings: Mapping[str, Any]) -> Checkpoint:
         """The network built and the facts beside it."""
@@ -42,7 +43,9 @@ class Parts:
             raise Refused(
                 f"{path} takes {channels} channels and returns {out}: not an unconditional DDPM (an upsampler?)"
             )
-        network = DiffusersNetwork(filled_unet(self.config, self.state, str(path))).eval()
+        network = self.module
+        if network is None:
+            network = DiffusersNetwork(filled_unet(self.config, self.state, str(path))).eval()
         provenance = {"family": family, "file": path.name, "sha256": digest, "settings": dict(settings)}
         return Checkpoint(
             network=network,

@@ -59,7 +59,8 @@ def load_onnx_folder(path: Path, settings: Mapping[str, Any] | None = None) -> C
     """Read what `write_onnx_folder` wrote.
 
     Raises:
-        Refused: settings, for such a folder holds all its own; ddim.json lacks something, or belongs to another network; onnxruntime is missing.
+        Refused: settings, for such a folder says everything itself; ddim.json lacks something, or belongs to
+            another network; onnxruntime is missing.
     """
     if settings:
         raise Refused(f"{path} was exported by ddim and says everything itself: give no settings")
