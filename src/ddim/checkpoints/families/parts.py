@@ -20,7 +20,7 @@ from ddim.refused import Refused
 
 @dataclass
 class Parts:
-    """A converter's result; names as in `Checkpoint`. `module` in place of the network of config and state, if any."""
+    """A converter's result; names as in `Checkpoint`. `module` in place of config and state, if any."""
 
     config: dict[str, Any]
     state: dict[str, Tensor]
