@@ -14,7 +14,7 @@ Rule = Callable[[Continuous, int], list[float]]  # (process, S) -> falling times
 
 
 def _uniform(p: Continuous, S: int) -> list[float]:
-    return [p.T + (p.first - p.T) * i / (S - 1) for i in range(S)]
+    return [p.T, *(p.T + (p.first - p.T) * i / (S - 1) for i in range(1, S - 1)), p.first]
 
 
 def _trailing(p: Continuous, S: int) -> list[float]:
@@ -22,7 +22,7 @@ def _trailing(p: Continuous, S: int) -> list[float]:
 
 
 def _quadratic(p: Continuous, S: int) -> list[float]:
-    return [p.first + (p.T - p.first) * ((S - 1 - i) / (S - 1)) ** 2 for i in range(S)]
+    return [p.T, *(p.first + (p.T - p.first) * ((S - 1 - i) / (S - 1)) ** 2 for i in range(1, S - 1)), p.first]
 
 
 def _by_ratio(p: Continuous, S: int, way: Callable[[float], float], back: Callable[[float], float]) -> list[float]:
