@@ -1,6 +1,7 @@
 """Continuous processes: their levels as the papers write them, and what every one of them promises."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_the_image_is_at_0_and_noise_rises_from_there(process):
     assert not process.discrete and 0 < process.first < process.T
     times = [process.T * (i / 999) ** 3 for i in range(1000)]
     ratios = [at.noise / at.signal if at.signal else math.inf for at in map(process.at, times)]
-    assert all(a < b for a, b in zip(ratios, ratios[1:], strict=False))
+    assert all(a < b for a, b in pairwise(ratios))
 
 
 @every_process
