@@ -13,7 +13,7 @@ trap 'rm -rf "$work"' EXIT
 import sys
 from pathlib import Path
 import numpy as np
-from ddim.images import save_png
+from ddim.pixels import save_png
 data, out = np.load("tests/data/mnist-100.npz"), Path(sys.argv[1])
 for folder in ("digits", "light", "bold"):
     (out / folder).mkdir()

@@ -3,7 +3,7 @@
 Consumers walk neighbouring entries as pairs (t, s) and never compute s by arithmetic on t; that
 arithmetic is what makes the well-known schedulers wrong whenever S does not divide T. Times are
 1-based as in the paper: T is pure noise, 1 the last network call, 0 the clean image. A 0-based
-network label is t - 1 (see `denoiser`).
+network label is t - 1 (see `ddim.denoise.zero_based`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The network is called once a step. Its answer at (x_t, t) first corrects x_t itself, as a node at the far end
 of the step that led there, and then predicts x_s. Both are the DDIM step plus a weighted sum of differences
-between predictions of x0, as in `dpmsolver`.
+between predictions of x0, as in `DPMSolverPP`.
 """
 
 from __future__ import annotations
