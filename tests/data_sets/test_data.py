@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ddim.data import Batches, open_images, open_source
-from ddim.data.room import _host
+from ddim.files import HOST
 from ddim.pixels import from_uint8
 
 
@@ -114,7 +114,7 @@ def test_mixed_modes_and_sizes_become_one_shape(tmp_path):
 
 def test_different_sizes_without_size_are_refused_with_the_counts(tmp_path):
     fill(tmp_path, {"a.png": grey(1), "b.png": grey(2), "c.png": grey(3, (9, 8))})
-    with pytest.raises(ValueError, match=r"2 different sizes \(8x8 \(2\), 9x8 \(1\)\); choose one with --size"):
+    with pytest.raises(ValueError, match=r"2 different sizes \(8x8 \(2\), 9x8 \(1\)\); choose one with `size`"):
         open_images(tmp_path)
 
 
@@ -122,7 +122,7 @@ def test_unreadable_files_are_refused_by_name_or_left_out(tmp_path, own_cache):
     fill(tmp_path, {"a.png": grey(1), "b.png": grey(2), "d.png": grey(4)})
     (tmp_path / "c.png").write_bytes(b"no picture")
     (tmp_path / "e.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
-    with pytest.raises(ValueError, match=r"2 of 5 images cannot be read.*c\.png.*e\.png.*--skip-unreadable"):
+    with pytest.raises(ValueError, match=r"2 of 5 images cannot be read.*c\.png.*e\.png.*`skip_unreadable`"):
         open_images(tmp_path)
     assert not list(own_cache.iterdir())
     images = open_images(tmp_path, skip_unreadable=True)
@@ -245,7 +245,7 @@ def test_what_killed_builds_left_is_swept_and_what_lives_is_not(tmp_path, own_ca
     key, day = "0" * 24, 90_000
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     names = {
-        "dead": f".{key}-{_host()}-{int(child.stdout)}-abc", "alive": f".{key}-{_host()}-{os.getpid()}-abc",
+        "dead": f".{key}-{HOST}-{int(child.stdout)}-abc", "alive": f".{key}-{HOST}-{os.getpid()}-abc",
         "elsewhere": f".{key}-{'f' * 8}-1-abc", "old": f".{key}-{'f' * 8}-1-old", "mine": ".notes-of-mine",
     }  # fmt: skip
     for name in names.values():
@@ -294,7 +294,7 @@ def test_label_columns_that_are_none_are_refused_or_ignored(tmp_path, columns, m
     folder = tables(tmp_path / "t", *[{"image": pa.array(cells(2))} | c for c in columns], metadata=metadata)
     with pytest.raises(ValueError, match=words) as caught:
         open_images(folder)
-    assert "\n" not in str(caught.value) and "--labels ignore" in str(caught.value)
+    assert "\n" not in str(caught.value) and "`labels` ignore" in str(caught.value)
     images = open_images(folder, labels=False)
     assert images.class_names is None and len(images) == 2 * len(columns)
 

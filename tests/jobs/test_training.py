@@ -181,7 +181,7 @@ def test_a_device_that_accelerate_would_not_use_is_refused_and_its_environment_i
     assert new_state(Recipe(), "digits", SHAPE, None, "cpu").accelerator.device.type == "cpu"
     told = []
     monkeypatch.setattr("accelerate.Accelerator", lambda **_: told.append(os.environ["ACCELERATE_TORCH_DEVICE"]) or Cpu)
-    with pytest.raises(ValueError, match="--device meta was asked for, but accelerate would train on cpu"):
+    with pytest.raises(ValueError, match="`device` meta was asked for, but accelerate would train on cpu"):
         new_state(Recipe(), "digits", SHAPE, None, "meta")
     assert told == ["meta"] and "ACCELERATE_TORCH_DEVICE" not in os.environ
 

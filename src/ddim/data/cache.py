@@ -1,8 +1,7 @@
 """Decode once: every image of a source, checked and fitted, as one memory-mapped uint8 array on disk.
 
 The cache folder's name is a hash of the source's fingerprint and the settings, so a changed file or option
-makes a new one. It is built under a temporary name and renamed: a folder that is there is whole. What a killed
-build left under such a name is removed by the next one.
+makes a new one. A folder that has its report is whole; what a killed build left is removed by the next one.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -21,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ddim.data.room import building_place, new_array
+from ddim.data.room import BUILD, new_array
 from ddim.data.sources import Source, open_source
+from ddim.files import sweep, whole_folder, write_text
 from ddim.pixels import Fit, Pixels, as_pixels, fitted, open_image
 from ddim.refused import Refused
 
@@ -121,16 +120,10 @@ def open_images(
     folder = (cache or cache_root()) / key
     if not (folder / REPORT).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        building = building_place(folder.parent, key)
-        try:
+        sweep(folder.parent, also=BUILD)
+        with whole_folder(folder, last=(REPORT,)) as building:
+            building.chmod(0o700)  # pictures are their owner's
             _build(source, building, size, fit, channels, skip_unreadable, progress)
-            try:
-                building.rename(folder)
-            except OSError:
-                if not (folder / REPORT).exists():  # else another process has built the same one meanwhile
-                    raise
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
     return _open(folder, source)
 
 
@@ -196,7 +189,7 @@ def _finish(folder: Path, pixels: Pixels, report: Report, channels: int, labels:
     final.flush()  # type: ignore[attr-defined]  # a memmap, typed as the array it is used as
     (folder / "all.npy").unlink()
     report.sha256 = digest.hexdigest()
-    (folder / REPORT).write_text(json.dumps(asdict(report)))
+    write_text(folder / REPORT, json.dumps(asdict(report)))
 
 
 def _decoded(name: str, raw: Path | bytes | Image.Image | None) -> tuple[str, Image.Image]:
@@ -227,12 +220,12 @@ def _refuse(report: Report, source: Source, sizes: Counter[str], given: bool, sk
         raise Refused(
             f"{len(report.unreadable)} of {source.count} images cannot be read: "
             f"{'; '.join(report.unreadable[:10])}{more}; "
-            "repair or remove them, or give --skip-unreadable"
+            "repair or remove them, or give `skip_unreadable`"
         )
     if len(sizes) > 1 and not given:
         raise Refused(
             f"the images of {source.name} have {len(sizes)} different sizes ({_most(dict(sizes))}); "
-            "choose one with --size H or HxW"
+            "choose one with `size` H or HxW"
         )
     if report.count < 2:
         raise Refused(f"{source.name} holds {report.count} readable image(s); training needs at least 2")

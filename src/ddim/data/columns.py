@@ -39,7 +39,7 @@ def check_labels(name: str, column: str, schema: Any) -> None:
     if not (types.is_integer(kind) or types.is_boolean(kind) or types.is_null(kind)):
         raise Refused(
             f"column {column!r} of {name} holds {kind}, not class numbers 0, 1, ...; renumber it, "
-            "or give --labels ignore"
+            "or give `labels` ignore"
         )
 
 
@@ -50,7 +50,7 @@ def class_names(files: Sequence[Path], tables: Sequence[Any], label: str) -> tup
     found: set[Any] = set()
     for file, table in zip(files, tables, strict=True):
         if label not in table.schema_arrow.names:
-            raise Refused(f"{file} has no column {label!r}, as the first file has; add it, or give --labels ignore")
+            raise Refused(f"{file} has no column {label!r}, as the first file has; add it, or give `labels` ignore")
         check_labels(str(file), label, table.schema_arrow)
         try:
             found |= set(table.read(columns=[label]).column(label).unique().to_pylist())
@@ -73,12 +73,12 @@ def numbered(found: Collection[Any], name: str, names: tuple[str, ...] = ()) -> 
     odd = [k for k in found if not isinstance(k, int) or k < 0 or (names and k >= len(names))]
     if odd:
         numbers = f"0..{len(names) - 1}, one for each of its names" if names else "class numbers 0, 1, ..."
-        raise Refused(f"the labels of {name} must be {numbers}, but one is {odd[0]!r}; or give --labels ignore")
+        raise Refused(f"the labels of {name} must be {numbers}, but one is {odd[0]!r}; or give `labels` ignore")
     classes = max(found, default=-1) + 1
     if not names and classes > MANY and classes > SPARSE * len(found):
         raise Refused(
             f"the labels of {name} go up to {classes - 1}, but only {len(found)} different ones occur; "
-            f"number them 0..{len(found) - 1}, or give --labels ignore"
+            f"number them 0..{len(found) - 1}, or give `labels` ignore"
         )
     return names or tuple(str(k) for k in range(classes))
 

@@ -1,64 +1,20 @@
-"""Room on the cache's disk: a place to build in, what dead builds left, and arrays that meet no full disk later."""
+"""Room on the cache's disk: arrays that meet no full disk later, and what builds of version 0.1 were called."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import math
 import os
 import re
-import shutil
-import socket
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
 from ddim.pixels import Pixels
 
-STALE = 24 * 3600.0  # seconds without a change after which a build on another machine is taken for dead
 NO_PREALLOCATION = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # a file system that cannot; errors come later then
+# Names under which version 0.1 built an entry.
 BUILD = re.compile(r"\.[0-9a-f]{24}-(?:(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-)?[^-]+")
-
-
-def building_place(cache: Path, key: str) -> Path:
-    """A new hidden folder in the cache to build that entry in; folders of builds that are dead are removed.
-
-    Dead: their process, on this machine, is gone; or nothing in them has changed for a day.
-    """
-    for folder in cache.glob(".*-*"):
-        named = BUILD.fullmatch(folder.name)
-        if named is None:
-            continue
-        gone = named["host"] == _host() and _gone(int(named["pid"]))
-        if gone or time.time() - _changed(folder) > STALE:
-            shutil.rmtree(folder, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f".{key}-{_host()}-{os.getpid()}-", dir=cache))
-
-
-def _host() -> str:
-    return hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
-
-
-def _gone(pid: int) -> bool:
-    if os.name != "posix":  # elsewhere the question itself would end the process
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False
-
-
-def _changed(folder: Path) -> float:
-    """When the folder or a file in it was last written; now, if it is vanishing."""
-    try:
-        return max(p.stat().st_mtime for p in (folder, *folder.iterdir()))
-    except OSError:
-        return time.time()
 
 
 def _take_room(path: Path) -> None:

@@ -18,8 +18,9 @@ from ddim.jobs.evaluate import (
     write_report,
 )
 from ddim.jobs.export import PRECISIONS, export_onnx
-from ddim.jobs.generation import complete, generate, open_job, verify, write_npz
-from ddim.jobs.settled import BatchSize, Settled, When, settle, share_of
+from ddim.jobs.generation import complete, generate, verify, write_npz
+from ddim.jobs.job import Share, open_job, share_of
+from ddim.jobs.settled import BatchSize, Settled, When, settle
 from ddim.jobs.train import (
     Cadence,
     Plan,
@@ -47,6 +48,7 @@ __all__ = [
     "Reference",
     "Row",
     "Settled",
+    "Share",
     "Subject",
     "Tuned",
     "When",

@@ -1,7 +1,7 @@
 """Generation as a job: exactly the images of these seeds, in a folder, whatever crashes in between.
 
 A job is a folder with `recipe.json` (everything that decides the pixels), one PNG a seed, and, once all are
-there, `manifest.json` with the sha256 of each. Every file appears whole (temporary name, then rename), so a
+there, `manifest.json` with the sha256 of each. Every file appears whole, so a
 file that exists is done: a restart makes what is missing, and several processes share a job by taking every
 world-th seed. Each network call has the same number of rows, the last ones padded, because the kernels a
 library picks depend on that number: so the bytes do not depend on the number of processes nor on restarts.
@@ -9,11 +9,10 @@ library picks depend on that number: so the bytes do not depend on the number of
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,52 +20,21 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ddim.pixels import grid, save_png, to_uint8
+from ddim.files import read_json, sha256, whole_file, write_text
+from ddim.pixels import Pixels, grid, save_png, to_uint8
 from ddim.refused import Refused
 
 Make = Callable[[list[int]], Tensor]
 """seeds -> images (len(seeds), C, H, W), float in [-1, 1]."""
 
-RECIPE, MANIFEST, GRID = "recipe.json", "manifest.json", "grid.png"
+MANIFEST, GRID = "manifest.json", "grid.png"
 GRID_IMAGES = 64
+WRITERS = 8  # threads: a disk takes many files at once nearly as fast as one
 
 
 def file_name(seed: int) -> str:
     """The image of seed 7 is 000007.png."""
     return f"{seed:06d}.png"
-
-
-def open_job(out: Path, recipe: Mapping[str, Any]) -> Path:
-    """Begin a job in a new or empty folder, or take up the one that is there if its recipe is the same.
-
-    Raises:
-        Refused: the folder holds something else, or a job with another recipe (the difference is named).
-    """
-    wanted = json.loads(json.dumps(dict(recipe)))
-    path = out / RECIPE
-    if not path.exists():
-        if not _occupied(out):
-            out.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, json.dumps(wanted, indent=1).encode())
-            return out
-        if not path.exists():  # looked for once more: what fills the folder may be a process that began this very job
-            raise Refused(f"{out} exists and is no sampling job; choose a new or empty folder for --out")
-    found = json.loads(path.read_text())
-    changed = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
-    if changed:
-        k = changed[0]
-        raise Refused(
-            f"{out} holds images of another recipe: its {k} is {_short(found.get(k))}, "
-            f"yours {_short(wanted.get(k))}; choose a new --out"
-        )
-    return out
-
-
-def _occupied(out: Path) -> bool:
-    """Whether something is there. A recipe half written, by a process at work or killed, is nothing yet."""
-    if not out.is_dir():
-        return out.exists()
-    return any(not p.name.startswith(f".{RECIPE}.") for p in out.iterdir())
 
 
 def generate(
@@ -106,13 +74,17 @@ def generate(
         batch = missing[i : i + rows]
         images = make(batch + [batch[-1]] * (rows - len(batch)))[: len(batch)]
         _refuse_broken(images, batch)
-        for seed, pixels in zip(batch, to_uint8(images), strict=True):
-            own = {"seeds": seed} if classes is None else {"seeds": seed, "class": classes[seed]}
-            save_png(out / file_name(seed), pixels, {"ddim": json.dumps({**recipe, **own})})
+        own = [{"seeds": s} if classes is None else {"seeds": s, "class": classes[s]} for s in batch]
+        with ThreadPoolExecutor(WRITERS) as pool:
+            list(pool.map(lambda about, p: _save(out, {**recipe, **about}, p), own, to_uint8(images)))
         done += len(batch)
         yield done
     if complete(seeds, out) and not (out / MANIFEST).exists():  # one that is there vouches for what was made
         _finish(seeds, out)
+
+
+def _save(out: Path, recipe: Mapping[str, Any], pixels: Pixels) -> None:
+    save_png(out / file_name(recipe["seeds"]), pixels, {"ddim": json.dumps(recipe)})
 
 
 def complete(seeds: Sequence[int], out: Path) -> bool:
@@ -126,15 +98,15 @@ def _refuse_broken(images: Tensor, seeds: Sequence[int]) -> None:
     if not all(finite):
         raise Refused(
             f"the image of seed {seeds[finite.index(False)]} is not finite (NaN or infinity) and was not saved: "
-            "try --precision fp32 or a --guidance nearer 1, or check the model's weights"
+            "try `precision` fp32 or a `guidance` nearer 1, or check the model's weights"
         )
 
 
 def _finish(seeds: Sequence[int], out: Path) -> None:
     first = [np.asarray(Image.open(out / file_name(s))) for s in seeds[:GRID_IMAGES]]
     save_png(out / GRID, grid(first))
-    hashes = {file_name(s): hashlib.sha256((out / file_name(s)).read_bytes()).hexdigest() for s in seeds}
-    write_atomic(out / MANIFEST, json.dumps({"images": len(hashes), "sha256": hashes}, indent=1).encode())
+    hashes = {file_name(s): sha256(out / file_name(s)) for s in seeds}
+    write_text(out / MANIFEST, json.dumps({"images": len(hashes), "sha256": hashes}, indent=1))
 
 
 def verify(out: Path) -> int:
@@ -145,11 +117,11 @@ def verify(out: Path) -> int:
     """
     if not (out / MANIFEST).exists():
         raise Refused(f"{out} has no {MANIFEST}: the job is not finished (run the same command again) or is none")
-    wanted: dict[str, str] = json.loads((out / MANIFEST).read_text())["sha256"]
+    wanted: dict[str, str] = read_json(out / MANIFEST).get("sha256", {})
     missing = [n for n in wanted if not (out / n).exists()]
     if missing:
         raise Refused(f"{len(missing)} of {len(wanted)} images are missing from {out}, first {missing[0]}")
-    changed = [n for n, h in wanted.items() if hashlib.sha256((out / n).read_bytes()).hexdigest() != h]
+    changed = [n for n, h in wanted.items() if sha256(out / n) != h]
     if changed:
         raise Refused(f"{len(changed)} of {len(wanted)} images in {out} have changed, first {changed[0]}")
     extra = sorted({p.name for p in out.glob("*.png")} - {*wanted, GRID})
@@ -165,43 +137,18 @@ def write_npz(seeds: Sequence[int], out: Path, labels: Sequence[int] | None = No
     """
     height, width, channels = _pixels(out / file_name(seeds[0])).shape
     path = out / f"samples_{len(seeds)}x{height}x{width}x{channels}.npz"
-    partial = _partial(path)
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            with archive.open("arr_0.npy", "w", force_zip64=True) as stream:
-                header = {"descr": "|u1", "fortran_order": False, "shape": (len(seeds), height, width, channels)}
-                np.lib.format.write_array_header_1_0(stream, header)
-                for seed in seeds:
-                    stream.write(_pixels(out / file_name(seed)).tobytes())
-            if labels is not None:
-                with archive.open("arr_1.npy", "w") as stream:
-                    np.lib.format.write_array(stream, np.asarray(labels, dtype=np.int64))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as stream:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(seeds), height, width, channels)}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for seed in seeds:
+                stream.write(_pixels(out / file_name(seed)).tobytes())
+        if labels is not None:
+            with archive.open("arr_1.npy", "w") as stream:
+                np.lib.format.write_array(stream, np.asarray(labels, dtype=np.int64))
     return path
 
 
 def _pixels(path: Path) -> np.ndarray[Any, Any]:
     pixels = np.asarray(Image.open(path))
     return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Whole or not at all; processes that write the same bytes at the same time do no harm."""
-    partial = _partial(path)
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _partial(path: Path) -> Path:
-    """The name a file has until it is whole: this process's own, since others may write the same file."""
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."

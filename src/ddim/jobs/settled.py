@@ -6,10 +6,9 @@ shares it, takes what its recipe says; the first process measures.
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,7 +16,8 @@ import torch
 
 from ddim import engine
 from ddim.engine import fitting_batch
-from ddim.jobs.generation import RECIPE
+from ddim.files import read_json
+from ddim.jobs.job import RECIPE
 from ddim.refused import Refused
 
 When = Literal["auto", "always", "never"]
@@ -32,30 +32,6 @@ class Settled(NamedTuple):
     batch: int
     compiled: bool
     notes: tuple[str, ...] = ()
-
-
-def share_of(environ: Mapping[str, str]) -> tuple[int, int]:
-    """(rank, world): which process this is and how many share the job, as torchrun tells them; (0, 1) if alone.
-
-    Raises:
-        Refused: one of RANK and WORLD_SIZE without the other, no whole numbers, or not 0 <= RANK < WORLD_SIZE.
-    """
-    given = {name: environ[name] for name in ("RANK", "WORLD_SIZE") if name in environ}
-    if not given:
-        return 0, 1
-    for name, value in given.items():
-        if not (value.isascii() and value.isdecimal()):
-            raise Refused(f"{name} must be a whole number >= 0, got {value!r}; use torchrun, or unset {name}")
-    if len(given) == 1:
-        ((name, value),) = given.items()
-        other = "WORLD_SIZE" if name == "RANK" else "RANK"
-        raise Refused(f"{name} is {value!r} but {other} is not set; set both, as torchrun does, or neither")
-    rank, world = int(given["RANK"]), int(given["WORLD_SIZE"])
-    if world < 1:
-        raise Refused(f"WORLD_SIZE must be at least 1, got {world}; it is the number of processes")
-    if rank >= world:
-        raise Refused(f"RANK must be below WORLD_SIZE, got RANK = {rank} of {world}; processes count from 0")
-    return rank, world
 
 
 def settle(
@@ -82,7 +58,7 @@ def settle(
         Refused: a batch below 1; not even one image fits; the first process settled nothing in time.
     """
     if isinstance(batch_size, int) and batch_size < 1:
-        raise Refused(f"--batch-size must be at least 1 or auto, got {batch_size}")
+        raise Refused(f"`batch_size` must be at least 1 or auto, got {batch_size}")
     open_question = batch_size == "auto" or compile == "auto"
     short = batch_size != "auto" and math.ceil(n / world / batch_size) * calls_an_image < WORTH_MEASURING
     stored = _stored(out, wait=open_question and rank > 0 and not short)
@@ -108,12 +84,12 @@ def _stored(out: Path, wait: bool) -> Settled | None:
     path, begun = out / RECIPE, time.monotonic()
     while wait and not path.exists():
         if time.monotonic() - begun > PATIENCE:
-            raise Refused(f"the first process has not begun {out} in {PATIENCE:.0f} s; give a number and --compile")
+            raise Refused(f"the first process has not begun {out} in {PATIENCE:.0f} s; give `batch_size` and `compile`")
         time.sleep(0.2)
     if not path.exists():
         return None
     try:
-        recipe = json.loads(path.read_text())
+        recipe = read_json(path)
         return Settled(int(recipe["batch"]), bool(recipe.get("compiled", False)))
     except (ValueError, KeyError, TypeError):
         return None  # no recipe of a sampling job: `open_job` says so

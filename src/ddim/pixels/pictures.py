@@ -7,7 +7,6 @@ in [-1, 1]. The way between them is level = round((x + 1) 255/2), which keeps 0.
 from __future__ import annotations
 
 import io
-import os
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from ddim.files import whole_file
 from ddim.refused import Refused
 
 Pixels = npt.NDArray[np.uint8]
@@ -156,13 +156,8 @@ def save_png(path: str | Path, pixels: Pixels | Image.Image, text: Mapping[str, 
     info = PngInfo()
     for key, value in (text or {}).items():
         info.add_text(key, value)
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as partial:
         image.save(partial, format="PNG", pnginfo=info)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _squeezed(pixels: Pixels) -> Pixels:

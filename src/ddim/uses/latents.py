@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ddim.files import whole_file
+from ddim.files import read_tensors, write_tensors
 from ddim.refused import Refused
 
 FORMAT = "1"
@@ -159,16 +157,13 @@ class Latents:
         Raises:
             Refused: the file exists.
         """
-        path = Path(path)
-        if path.exists():
+        if Path(path).exists():
             raise Refused(f"{path} exists; choose another name")
         tensors = {"x_T": self.x_T, "coupled": self.coupled, **vars(self.certificate)}
         if self.states is not None:
             tensors["states"] = self.states
         recipe = {**asdict(self.recipe), "unsolved": list(self.unsolved), "names": list(self.names)}
-        plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        with whole_file(path) as partial:
-            save_file(plain, partial, metadata={"ddim_latents": FORMAT, "recipe": json.dumps(recipe)})
+        write_tensors(path, tensors, {"ddim_latents": FORMAT, "recipe": json.dumps(recipe)})
 
     @classmethod
     def load(cls, path: str | Path) -> Latents:
@@ -177,15 +172,7 @@ class Latents:
         Raises:
             OSError, Refused: no such file; not latents of this library.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise Refused(f"there is no file {path}")
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
-        except SafetensorError as error:
-            raise Refused(f"{path} is not a safetensors file: {error}") from None
+        tensors, metadata = read_tensors(path)
         if metadata.get("ddim_latents") != FORMAT:
             raise Refused(f"{path} holds no latents of this version; make them with `ddim encode`")
         recipe = json.loads(metadata["recipe"])

@@ -161,7 +161,7 @@ def split(images: Images, held_out: int, reference: int, seed: int = 0) -> tuple
     if len(images) < held_out + min(reference, 2):
         raise Refused(
             f"{images.report.source} holds {len(images)} images: the noise floor needs n = {held_out} of them beside "
-            "the reference; lower --n or give --held-out"
+            "the reference; lower `n` or give `held_out`"
         )
     order = generator(seed, "evaluation split").permutation(len(images))
     return order[held_out : held_out + reference], order[:held_out]

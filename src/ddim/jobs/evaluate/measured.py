@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddim.files import digest
+from ddim.files import digest, read_tensors, write_tensors
 from ddim.pixels import Pixels
 
 KEPT = 256  # images of each set kept as pixels: the first ones make its grid
@@ -82,24 +81,17 @@ def collected(
 
 def _write(path: Path, made: Made, key: Mapping[str, Any]) -> None:
     """One file, whole or not there."""
-    from safetensors.torch import save
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"features": made.features.contiguous(), "pixels": torch.from_numpy(np.ascontiguousarray(made.pixels))}
+    tensors = {"features": made.features, "pixels": torch.from_numpy(np.ascontiguousarray(made.pixels))}
     if made.logits is not None:
-        tensors["logits"] = made.logits.contiguous()
+        tensors["logits"] = made.logits
     about = {"seconds_per_image": made.seconds_per_image, "nfe": made.nfe, "times": list(made.times)}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(save(tensors, {"about": json.dumps(about), "key": json.dumps(dict(key))}))
-    partial.replace(path)
+    write_tensors(path, tensors, {"about": json.dumps(about), "key": json.dumps(dict(key))})
 
 
 def _read(path: Path) -> Made:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        about = json.loads(file.metadata()["about"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a mapping
+    tensors, words = read_tensors(path)
+    about = json.loads(words["about"])
     return Made(
         tensors["features"], tensors.get("logits"), tensors["pixels"].numpy(), about["seconds_per_image"],
         about["nfe"], tuple(about["times"]),

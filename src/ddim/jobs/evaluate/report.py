@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddim.files import write_text
 from ddim.jobs.evaluate.cells import Cell
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.scoring import Row
@@ -60,10 +61,10 @@ def write_report(
         "floor": floor.as_dict(),
         "rows": [r.as_dict() for r in rows],
     }
-    _atomic(out / "report.json", json.dumps(document, indent=1))
-    _atomic(out / "report.csv", _csv(rows, floor, stamp))
+    write_text(out / "report.json", json.dumps(document, indent=1))
+    write_text(out / "report.csv", _csv(rows, floor, stamp))
     page = out / "report.html"
-    _atomic(page, _page(rows, floor, made, stamp, answer, name))
+    write_text(page, _page(rows, floor, made, stamp, answer, name))
     return page
 
 
@@ -106,12 +107,6 @@ def _grid(made: Made) -> Any:
 
 def _file_name(cell: Cell) -> str:
     return cell.name.replace(" ", "_").replace("=", "").replace("+", "p")
-
-
-def _atomic(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 # -- the page ------------------------------------------------------------------------------------------

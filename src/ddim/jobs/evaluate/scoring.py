@@ -154,7 +154,7 @@ def answer(rows: Sequence[Row], name: str, floor: Row | None = None) -> list[str
         lines.append(
             f"With n = {best.n} the error of a difference exceeds 5 %: the fewest calls not told apart from the best "
             f"are {fewest.nfe:g}, {fewest.name}, {fewest.behind:.2g} +- {fewest.behind_std:.2g} behind it. "
-            "A larger --n would tell."
+            "A larger `n` would tell."
         )
     plain = [r for r in rows if r.solver == "ddim" and r.eta == "0" and r.spacing != "tuned"]
     if plain and len(plain) < len(rows):

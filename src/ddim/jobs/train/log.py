@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ddim.files import write_text
 from ddim.jobs.train.loop import Progress
 
 LOG, BOARD = "log.jsonl", "tensorboard"
@@ -22,7 +23,7 @@ class Log:
 
         path = folder / LOG
         kept = [line for line in _lines(path) if line["step"] <= step]
-        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / BOARD), purge_step=step + 1)  # type: ignore[no-untyped-call]
 
@@ -52,10 +53,3 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return lines
-
-
-def write_whole(path: Path, text: str) -> None:
-    """The file as a whole, or not at all."""
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text)
-    partial.replace(path)

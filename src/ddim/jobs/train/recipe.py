@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ddim.jobs.job import differences
 from ddim.process import Objective, Schedule
 from ddim.refused import Refused
 
@@ -121,7 +122,7 @@ def read_recipe(path: Path, run: Path) -> dict[str, Any]:
         stored = json.loads(path.read_text())
     except FileNotFoundError:
         raise Refused(
-            f"{run} holds no run to resume (no {path.relative_to(run)}); start one without --resume"
+            f"{run} holds no run to resume (no {path.relative_to(run)}); start one without `resume`"
         ) from None
     except ValueError as error:
         raise Refused(f"{path} is damaged: {error}") from None
@@ -132,7 +133,6 @@ def read_recipe(path: Path, run: Path) -> dict[str, Any]:
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
     """The first field in which two recipes differ, in words, or None."""
-    for name in dict.fromkeys([*stored, *wanted]):
-        if stored.get(name) != wanted.get(name):
-            return f"{name} was {stored.get(name)} and is now {wanted.get(name)}"
+    for name in differences(stored, wanted):
+        return f"{name} was {stored.get(name)} and is now {wanted.get(name)}"
     return None

@@ -1,6 +1,6 @@
 """A training run as a folder: checkpoints, previews, logs, and the model itself, kept whole at every moment.
 
-RUN is a model folder (design section 8) with the averaged weights; beside them lie state/ (checkpoints and
+RUN is a model folder (docs/checkpoints.md) with the averaged weights; beside them lie state/ (checkpoints and
 the recipe), previews/, log.jsonl and tensorboard/.
 """
 
@@ -17,7 +17,9 @@ import torch
 from ddim.checkpoints import Checkpoint, save_folder
 from ddim.data import Batches, Images
 from ddim.denoise import Clip, NetworkDenoiser, bound, labels
-from ddim.jobs.train.log import BOARD, LOG, Log, write_whole
+from ddim.files import is_temporary, write_text
+from ddim.jobs.job import RECIPE, plain
+from ddim.jobs.train.log import BOARD, LOG, Log
 from ddim.jobs.train.loop import DivergedError, Progress, fit
 from ddim.jobs.train.recipe import Recipe, difference, read_recipe
 from ddim.jobs.train.state import TrainState, begin_from, checkpoints, load_checkpoint, new_state, save_checkpoint
@@ -26,7 +28,7 @@ from ddim.process import noise, tau
 from ddim.refused import Refused
 from ddim.solve import sample
 
-STATE, RECIPE = "state", "recipe.json"
+STATE = "state"
 BARE = (STATE, LOG, "previews", BOARD)  # all there is in a run before its first checkpoint
 PREVIEW_STEPS = 20
 
@@ -92,10 +94,10 @@ def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState:
     elif plan.init is not None:
         begin_from(plan.init, state, plan.recipe)
     if state.step > max_steps:
-        raise Refused(f"{plan.run} is at step {state.step} already, beyond --max-steps {max_steps}; raise it")
+        raise Refused(f"{plan.run} is at step {state.step} already, beyond `max_steps` {max_steps}; raise it")
     if state.accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / RECIPE, json.dumps(plan.stored(), indent=1))
+        write_text(folder / RECIPE, json.dumps(plan.stored(), indent=1))
     state.accelerator.wait_for_everyone()
     return state
 
@@ -110,14 +112,19 @@ def refuse_existing(run: Path) -> None:
         return
     state = run / STATE
     if run.is_dir() and checkpoints(state):
-        raise Refused(f"{run} exists; give --resume to go on with it, or choose a new folder for --out")
-    begun = state.is_dir() and all(p.name == RECIPE or p.suffix == ".part" for p in state.iterdir())
-    if not begun or any(p.name not in BARE and p.suffix != ".part" for p in run.iterdir()):
-        raise Refused(f"{run} exists and holds no run to go on with; choose a new folder for --out")
+        raise Refused(f"{run} exists; give `resume` to go on with it, or choose a new folder for `out`")
+    begun = state.is_dir() and all(p.name == RECIPE or _left(p.name) for p in state.iterdir())
+    if not begun or any(p.name not in BARE and not is_temporary(p.name) for p in run.iterdir()):
+        raise Refused(f"{run} exists and holds no run to go on with; choose a new folder for `out`")
+
+
+def _left(name: str) -> bool:
+    """Whether a file in state/ is what a killed writer left, of this version or of 0.1."""
+    return is_temporary(name) or (name.startswith("step-") and name.endswith(".part"))
 
 
 def ancestor_of(run: Path) -> dict[str, Any] | None:
-    """What a run that has a checkpoint says of the model it was begun from (--init), which it needs no more."""
+    """What a run that has a checkpoint says of the model it was begun from, which it needs no more."""
     if not checkpoints(run / STATE):
         return None
     sha = read_recipe(run / STATE / RECIPE, run).get("init")
@@ -131,9 +138,9 @@ def ancestor_of(run: Path) -> dict[str, Any] | None:
 
 def _refuse_other_recipe(folder: Path, plan: Plan) -> None:
     stored = read_recipe(folder / RECIPE, plan.run)
-    changed = difference(stored, json.loads(json.dumps(plan.stored())))
+    changed = difference(stored, plain(plan.stored()))
     if changed:
-        remedy = "give the same options or a new --out" if checkpoints(folder) else "begin anew, without --resume"
+        remedy = "give the same options or a new `out`" if checkpoints(folder) else "begin anew, without `resume`"
         raise Refused(f"cannot resume {plan.run} with another recipe: {changed}; {remedy}")
 
 
@@ -171,7 +178,7 @@ def train_run(
         kept = checkpoints(plan.run / STATE)
         last_good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
         raise DivergedError(
-            f"{error}; {last_good}; begin a new run with a lower --lr (now {plan.recipe.lr:g})"
+            f"{error}; {last_good}; begin a new run with a lower `lr` (now {plan.recipe.lr:g})"
         ) from None
     finally:
         if log is not None:

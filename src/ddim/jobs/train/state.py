@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ddim.engine import pick_device, pick_precision
+from ddim.files import whole_file
 from ddim.jobs.train.recipe import Recipe
 from ddim.nets import DiffusersNetwork, Ema, build
 from ddim.process import Schedule
@@ -63,7 +64,7 @@ def resolve_precision(precision: str, device: str = "auto") -> str:
     if precision not in ("fp32", "bf16", "fp16"):
         raise Refused(f"precision is auto, fp32, bf16 or fp16; got {precision!r}")
     if precision == "fp16" and where.type == "cpu":
-        raise Refused("fp16 training needs an accelerator; on the CPU use --precision fp32 or bf16")
+        raise Refused("fp16 training needs an accelerator; on the CPU use `precision` fp32 or bf16")
     return precision
 
 
@@ -107,8 +108,8 @@ def _accelerator(precision: str, device: str) -> Accelerator:
     found = accelerator.device
     if found.type != where.type or (where.index is not None and where.index != (found.index or 0)):
         raise Refused(
-            f"--device {device} was asked for, but accelerate would train on {found}; "
-            f"give --device {found.type}, and choose the devices in the environment (CUDA_VISIBLE_DEVICES)"
+            f"`device` {device} was asked for, but accelerate would train on {found}; "
+            f"give `device` {found.type}, and choose the devices in the environment (CUDA_VISIBLE_DEVICES)"
         )
     return accelerator
 
@@ -135,14 +136,14 @@ def begin_from(init: Checkpoint, state: TrainState, recipe: Recipe) -> None:
     """
     if init.prediction != recipe.prediction:
         raise Refused(
-            f"--init {init.source} predicts {init.prediction}, this run {recipe.prediction}; "
-            f"give --prediction {init.prediction}"
+            f"`init` {init.source} predicts {init.prediction}, this run {recipe.prediction}; "
+            f"give `prediction` {init.prediction}"
         )
     if init.schedule != state.schedule:
-        raise Refused(f"--init {init.source} was trained on another noise schedule; give its --schedule")
+        raise Refused(f"`init` {init.source} was trained on another noise schedule; give its `schedule`")
     if init.data_range != (-1.0, 1.0) or init.time_scale != 1.0:
         raise Refused(
-            f"--init {init.source} was trained on images in {list(init.data_range)} and times scaled by "
+            f"`init` {init.source} was trained on images in {list(init.data_range)} and times scaled by "
             f"{init.time_scale:g}, this run on [-1, 1] and 1; such a model cannot be trained on here"
         )
     own = state.unwrapped.state_dict()
@@ -150,13 +151,13 @@ def begin_from(init: Checkpoint, state: TrainState, recipe: Recipe) -> None:
     odd = sorted(k for k in {*own, *found} if k not in own or k not in found or own[k].shape != found[k].shape)
     if odd:
         raise Refused(
-            f"--init {init.source} has another network than this run: {len(odd)} weights differ in name or shape, "
+            f"`init` {init.source} has another network than this run: {len(odd)} weights differ in name or shape, "
             f"first {odd[0]}; give the preset, size, channels and classes it was trained with"
         )
     differs = _unlike(init.config, state.unwrapped.config)
     if differs:
         raise Refused(
-            f"--init {init.source} has another network than this run, with weights of the same shapes: {differs}; "
+            f"`init` {init.source} has another network than this run, with weights of the same shapes: {differs}; "
             "give the preset it was trained with"
         )
     state.unwrapped.load_state_dict(found)
@@ -188,12 +189,8 @@ def save_checkpoint(folder: Path, state: TrainState) -> Path:
         "step": state.step,
         "losses": [state.smooth_loss, state.best_loss, state.high_steps],
     }
-    partial = path.with_suffix(".part")
-    with partial.open("wb") as file:
+    with whole_file(path) as partial, partial.open("wb") as file:  # of a path torch would keep the name
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
     for old in checkpoints(folder)[:-KEPT]:
         old.unlink()
     return path

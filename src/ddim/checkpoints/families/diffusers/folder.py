@@ -113,7 +113,7 @@ def _write(
         "model_index.json": {"_class_name": "DDIMPipeline"} | version | index,
     }
     for name, content in files.items():
-        write_json(folder / name, content, allow_nan=False)
+        write_json(folder / name, content)
 
 
 def _kept(value: Tensor, dtype: torch.dtype | None) -> torch.dtype:

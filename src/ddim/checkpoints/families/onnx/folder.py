@@ -41,7 +41,7 @@ def write_onnx_folder(
     """
     if path.exists():
         raise Refused(f"{path} exists; nothing is overwritten, choose a new folder")
-    with whole_folder(path) as folder:
+    with whole_folder(path, last=(OURS,)) as folder:
         make(folder / NETWORK)
         facts = {k: getattr(checkpoint, k) for k in PLAIN} | {
             "ddim_version": VERSION,
@@ -52,7 +52,7 @@ def write_onnx_folder(
             **about,
             "alpha_bar": checkpoint.schedule.alpha_bar.tolist(),
         }
-        write_json(folder / OURS, facts, allow_nan=False)
+        write_json(folder / OURS, facts)
 
 
 def load_onnx_folder(path: Path, settings: Mapping[str, Any] | None = None) -> Checkpoint:
