@@ -232,7 +232,7 @@ def _gone(pid: int) -> bool:
 def _changed(path: Path) -> float:
     """When a file, or a folder or what is in it, was last written; now, if it is vanishing."""
     try:
-        return max(p.stat().st_mtime for p in (path, *(path.iterdir() if path.is_dir() else ())))
+        return max(float(p.stat().st_mtime) for p in (path, *(path.iterdir() if path.is_dir() else ())))
     except OSError:
         return time.time()
 
