@@ -164,11 +164,11 @@ def test_a_direction_is_the_difference_of_means_and_a_walk_along_it_keeps_the_no
 
 def test_consistency_falls_with_steps_for_ddim_and_not_for_ddpm():
     """On a Gaussian the long trajectory is known; DDIM draws near at rate 1/S, DDPM stays as far as chance."""
-    from ddim.uses import consistency
+    from ddim.uses import same_latents
 
     x_T = noise(range(8), (1, 4, 4), dtype=torch.float64)
     taus = [tau(1000, s) for s in (10, 40, 160)]
-    rows = list(consistency(ORACLE, x_T, taus, tau(1000, 1000), seeds=range(8)))
+    rows = list(same_latents(ORACLE, x_T, taus, tau(1000, 1000), seeds=range(8)))
     ddim = [float(r.distance.mean()) for r in rows if r.eta == 0.0]
     ddpm = [float(r.distance.mean()) for r in rows if r.eta == 1.0]
     assert ddim[0] > 3 * ddim[1] > 9 * ddim[2]

@@ -16,7 +16,7 @@ from ddim.refused import Refused
 from ddim.solve import Solver, Step, sample, step_noise, trajectory
 from ddim.uses import Latents, Method, decode, encode
 
-Rule = Callable[[Sequence[int]], Conditions]
+ConditionRule = Callable[[Sequence[int]], Conditions]
 """Seeds -> what the network is told of the images made from them."""
 
 
@@ -35,7 +35,7 @@ class Sampler:
 
     denoise: Denoiser
     bare: Denoiser
-    conditions: Rule
+    conditions: ConditionRule
     solver: Solver[Any]
     tau: tuple[Any, ...]
     space: Space

@@ -10,7 +10,7 @@ from ddim.process.continuous import Continuous
 from ddim.refused import Refused
 
 RHO = 7.0  # EDM's: how much the clean end is favoured
-Rule = Callable[[Continuous, int], list[float]]  # (process, S) -> falling times without the final 0, S >= 2
+ContinuousRule = Callable[[Continuous, int], list[float]]  # (process, S) -> falling times without the final 0, S >= 2
 
 
 def _uniform(p: Continuous, S: int) -> list[float]:
@@ -47,7 +47,7 @@ def _edm(p: Continuous, S: int) -> list[float]:
     return _by_ratio(p, S, lambda r: r ** (1 / RHO), lambda v: v**RHO)
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, ContinuousRule] = {
     "uniform": _uniform, "trailing": _trailing, "quadratic": _quadratic, "logsnr": _logsnr, "edm": _edm,
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ from ddim.process.schedule import Schedule
 from ddim.process.spacings import continuous as _continuous
 from ddim.refused import Refused
 
-Rule = Callable[[int, int], list[int]]  # (T, S) -> times, rising, without the final 0
+DiscreteRule = Callable[[int, int], list[int]]  # (T, S) -> times, rising, without the final 0
 
 
 @overload
@@ -211,7 +211,7 @@ def _explicit(T: int, steps: int | None, sequence: Sequence[int]) -> tuple[int, 
     return times
 
 
-_RULES: dict[str, Rule] = {
+_RULES: dict[str, DiscreteRule] = {
     "uniform": _uniform,
     "quadratic": _quadratic,
     "trailing": _trailing,

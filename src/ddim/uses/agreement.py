@@ -34,7 +34,7 @@ class Distance(NamedTuple):
     unrelated: float
 
 
-def consistency(
+def same_latents(
     denoise: Denoiser,
     x_T: Tensor,
     taus: Sequence[Sequence[Any]],

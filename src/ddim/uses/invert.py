@@ -20,7 +20,7 @@ from torch import Tensor
 from ddim.denoise import NONE, Conditions, Denoiser, bound, labels
 from ddim.refused import Refused
 from ddim.solve import DDIM, Coupled, Implicit, Older, Solved, end_of, gamma_for, trajectory
-from ddim.uses.latents import Certificate, Latents, Recipe
+from ddim.uses.latents import Certificate, LatentRecipe, Latents
 
 Method = Literal["naive", "implicit", "bdia", "exact"]
 METHODS: tuple[Method, ...] = ("naive", "implicit", "bdia", "exact")
@@ -58,7 +58,7 @@ def encode(
     job = _Job(_checked(denoise, conditions | labels(label)), tuple(tau))
     tau = job.checked()
     solver = _default_solver(x_0.dtype) if solver is None else solver
-    recipe = Recipe(tau, method, *described(job.denoise), gamma_for(len(tau) - 1), solver.tolerance)
+    recipe = LatentRecipe(tau, method, *described(job.denoise), gamma_for(len(tau) - 1), solver.tolerance)
     x, batch = work(x_0), len(x_0)
     x_T, nfe = x.clone(), torch.zeros(batch, dtype=torch.int64)
     residual = torch.full((batch,), torch.nan, dtype=torch.float64)

@@ -23,7 +23,7 @@ FORMAT = "1"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class LatentRecipe:
     """What must be the same when decoding, for decode to return the image.
 
     Attributes:
@@ -105,7 +105,7 @@ class Latents:
     """
 
     x_T: Tensor  # noqa: N815 -- the paper's letter
-    recipe: Recipe
+    recipe: LatentRecipe
     certificate: Certificate
     coupled: Tensor
     states: Tensor | None = None
@@ -183,7 +183,7 @@ class Latents:
         recipe["tau"] = tuple(recipe["tau"])
         measured = Certificate(**{name: tensors.pop(name) for name in ("residual", "psnr", "max_error", "nfe")})
         return cls(
-            tensors["x_T"], Recipe(**recipe), measured, tensors["coupled"], tensors.get("states"), unsolved, names
+            tensors["x_T"], LatentRecipe(**recipe), measured, tensors["coupled"], tensors.get("states"), unsolved, names
         )
 
     def part(self, start: int, stop: int) -> Latents:
@@ -234,13 +234,13 @@ def _per_image(conditions: Mapping[str, Any]) -> list[str]:
     return [name for name, value in conditions.items() if isinstance(value, list) and name not in GUIDANCE]
 
 
-def _shared(recipe: Recipe) -> Recipe:
+def _shared(recipe: LatentRecipe) -> LatentRecipe:
     """What all images of a recipe have in common: the names of the conditions that are an image's own, no values."""
     own = _per_image(recipe.conditions)
     return replace(recipe, conditions={k: None if k in own else v for k, v in recipe.conditions.items()})
 
 
-def _joined(recipes: Sequence[Recipe]) -> Recipe:
+def _joined(recipes: Sequence[LatentRecipe]) -> LatentRecipe:
     merged = dict(recipes[0].conditions)
     for name in _per_image(merged):
         merged[name] = [v for r in recipes for v in r.conditions[name]]

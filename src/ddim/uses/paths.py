@@ -19,7 +19,7 @@ from ddim.process import diffuse, noise
 from ddim.refused import Refused
 from ddim.solve import DDIM, sample
 
-Rule = Callable[..., Tensor]
+PathRule = Callable[..., Tensor]
 """(a, b, u, batched=...) -> the point at u between a (u = 0) and b (u = 1)."""
 
 STRAIGHT = 1e-4  # below this angle sin(k angle)/sin(angle) is k to 1e-9: the straight line
@@ -77,10 +77,10 @@ def lerp(a: Tensor, b: Tensor, u: float | Tensor, *, batched: bool | None = None
     return _finished((1 - weight) * x + weight * y, a, u)
 
 
-RULES: dict[str, Rule] = {"slerp": slerp, "vp": vp_lerp, "linear": lerp}
+RULES: dict[str, PathRule] = {"slerp": slerp, "vp": vp_lerp, "linear": lerp}
 
 
-def rule_named(name: str) -> Rule:
+def rule_named(name: str) -> PathRule:
     """slerp, vp or linear.
 
     Raises:
@@ -91,7 +91,7 @@ def rule_named(name: str) -> Rule:
     return RULES[name]
 
 
-def path(points: Sequence[Tensor], frames: int, rule: Rule = slerp) -> Tensor:
+def path(points: Sequence[Tensor], frames: int, rule: PathRule = slerp) -> Tensor:
     """`frames` points along a path through two or more items (*), both ends included: (frames, *).
 
     Frames are spread evenly over the whole path; inner points are met exactly when frames - 1 is a multiple of
@@ -112,7 +112,7 @@ def path(points: Sequence[Tensor], frames: int, rule: Rule = slerp) -> Tensor:
     return torch.stack(found)
 
 
-def path_grid(corners: Sequence[Tensor], rows: int, columns: int, rule: Rule = slerp) -> Tensor:
+def path_grid(corners: Sequence[Tensor], rows: int, columns: int, rule: PathRule = slerp) -> Tensor:
     """Items (*) between four corners (top left, top right, bottom left, bottom right): (rows, columns, *).
 
     A path of paths: down both sides first, then across (DDIM appendix D.5).

@@ -16,7 +16,7 @@ from ddim.model import Model, load
 from ddim.pixels import grid, save_png, to_uint8
 from ddim.process import noise
 from ddim.refused import Refused
-from ddim.uses import Distance, consistency
+from ddim.uses import Distance, same_latents
 
 COLUMNS = ("eta", "S", "RMS to long", "same latent / other latent")
 
@@ -72,7 +72,7 @@ class Command:
         rows: list[Distance] = []
         long = model.tau(self.reference, self.spacing)
         with progress(len(etas) * len(taus), "rows") as bar:
-            for row in consistency(denoise, x_T, taus, long, etas=etas, seeds=seeds):
+            for row in same_latents(denoise, x_T, taus, long, etas=etas, seeds=seeds):
                 rows.append(in_units(model, row))
                 bar(len(rows))
         self._write(out, rows, enlargement(model))
