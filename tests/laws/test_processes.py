@@ -1,6 +1,6 @@
 """Every process against closed forms: 60 published cases, the cosines, one flow for all, round trips.
 
-theory.md section 7: with a = signal, b = noise, rho = b/a the deterministic walk is one and the same curve in x/a over
+docs/theory.md: with a = signal, b = noise, rho = b/a the deterministic walk is one and the same curve in x/a over
 rho for every process; on N(mu, lambda) a walk's mean and variance are known exactly. They are read off a real run by
 superposition: 0, 1 and a unit pulse of noise at every step, side by side in one batch.
 """

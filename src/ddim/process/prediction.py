@@ -6,12 +6,16 @@ which that holds, so that whatever replaces x0 later (a clip, a threshold, guida
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from ddim.process.level import AnyLevel
 from ddim.refused import Refused
+
+ROUNDING = 16  # units in the last place that the sum of two squared roots may be off
 
 
 class Prediction(NamedTuple):
@@ -79,7 +83,17 @@ class V(_Plain):
         return level.signal * eps - level.noise * x0
 
     def decode(self, out: Tensor, x_t: Tensor, level: AnyLevel) -> Prediction:
-        return Prediction(level.signal * x_t - level.noise * out, level.signal * out + level.noise * x_t)
+        n = _squares(level)
+        x0, eps = level.signal * x_t - level.noise * out, level.signal * out + level.noise * x_t
+        return Prediction(x0 / n, eps / n)
+
+
+def _squares(level: AnyLevel) -> Any:
+    """signal^2 + noise^2: exactly 1 where the process preserves variance, whatever the roots were rounded to."""
+    n = level.signal**2 + level.noise**2
+    if isinstance(n, Tensor):
+        return torch.where((n - 1.0).abs() <= ROUNDING * torch.finfo(n.dtype).eps, torch.ones_like(n), n)
+    return 1.0 if abs(n - 1.0) <= ROUNDING * sys.float_info.epsilon else n
 
 
 class Score(_Plain):
