@@ -81,6 +81,7 @@ class PLMS(Solver[Past]):
         return Step(along(p, eps, at_t, at_s), past[:3], p, calls)
 
     def calls(self, tau: Sequence[Any]) -> int:
+        """One a step and a second at the first; in two steps from signal 0 that one is not made."""
         return len(tau) - 1 + int(tau[1] != 0)
 
 
