@@ -139,8 +139,7 @@ def _build(
     progress: Callable[[int, int], None],
 ) -> None:  # fmt: skip
     report = Report(source.name)
-    sizes: Counter[str] = Counter()
-    modes: Counter[str] = Counter()
+    sizes, modes = Counter[str](), Counter[str]()
     labels: list[int] = []
     seen: set[bytes] = set()
     pixels: Pixels | None = None

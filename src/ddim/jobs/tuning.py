@@ -1,6 +1,6 @@
 """Times chosen for one checkpoint under a budget of calls, kept beside its weights.
 
-Two roads. `timesearch.closed_form` is exact for Gaussian data and knows nothing of the network. `tune` searches on the
+Two roads. `ddim.uses.closed_form` is exact for Gaussian data and knows nothing of the network. `tune` searches on the
 network's own error against a long trajectory, for the solver that will be used, and checks the result on
 latents it did not see; all rivals, the closed form among them, are measured on both.
 """
@@ -8,7 +8,7 @@ latents it did not see; all rivals, the closed form among them, are measured on 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -65,7 +65,7 @@ def tune(
 
     1. A long trajectory from each latent, and the network's answers along it, are recorded.
     2. Dynamic programming over the recorded answers: the path whose steps, started from the exact states, have
-       the smallest sum of errors (`timesearch.best_path`). No network calls.
+       the smallest sum of errors (`ddim.uses.best_path`). No network calls.
     3. Coordinate search from the best start so far, on the distance (`Rival`) to the end of the long trajectory.
     4. All rivals on latents not used before. The best there is chosen: if the search was lucky, it shows.
 
@@ -97,7 +97,21 @@ def tune(
 
     scores = {name: distance(times) for name, times in rivals.items()}
     start = min(scores, key=lambda name: scores[name])
-    times, score, left, stride = rivals[start], scores[start], trials, 0.5
+    times, score = yield from _searched(rivals[start], scores[start], distance, trials)
+    if times != rivals[start]:
+        rivals["search"], scores["search"] = times, score
+    yield "checking on unseen latents"
+    fresh = range(FIRST_UNSEEN, FIRST_UNSEEN + latents)
+    unseen = _walks(denoiser, shape, fresh, (schedule.T, 0), long, batch_size, device)
+    table = tuple(Rival(n, tuple(t), scores[n], distance(t, unseen, fresh)) for n, t in rivals.items())
+    yield Tuned(min(table, key=lambda r: r.unseen), table)
+
+
+def _searched(
+    times: tuple[int, ...], score: float, distance: Callable[[Sequence[int]], float], trials: int
+) -> Generator[str, None, tuple[tuple[int, ...], float]]:
+    """The best times found by moving one at a time, in strides that shrink as they gain little, and their distance."""
+    left, stride = trials, 0.5
     while left > 0 and stride > 0.02:
         before = score
         for trial in moved(times, stride):
@@ -109,13 +123,7 @@ def tune(
                 times, score = trial, value
                 yield f"search, {trials - left} of {trials}: distance {score:.4f}"
         stride = stride if score < 0.98 * before else stride / 2
-    if times != rivals[start]:
-        rivals["search"], scores["search"] = times, score
-    yield "checking on unseen latents"
-    fresh = range(FIRST_UNSEEN, FIRST_UNSEEN + latents)
-    unseen = _walks(denoiser, shape, fresh, (schedule.T, 0), long, batch_size, device)
-    table = tuple(Rival(n, tuple(t), scores[n], distance(t, unseen, fresh)) for n, t in rivals.items())
-    yield Tuned(min(table, key=lambda r: r.unseen), table)
+    return times, score
 
 
 def candidate_times(schedule: Schedule, count: int, steps: int) -> tuple[int, ...]:

@@ -59,30 +59,24 @@ def encode(
     tau = job.checked()
     solver = _default_solver(x_0.dtype) if solver is None else solver
     recipe = LatentRecipe(tau, method, *described(job.denoise), gamma_for(len(tau) - 1), solver.tolerance)
-    x, batch = work(x_0), len(x_0)
-    x_T, nfe = x.clone(), torch.zeros(batch, dtype=torch.int64)
-    residual = torch.full((batch,), torch.nan, dtype=torch.float64)
-    if method == "naive":
-        x_T, nfe = job.naive(x), nfe + len(tau) - 1
-    elif method != "bdia":
-        x_T, residual, nfe = _solve(job, solver, x, retire=method == "exact" and len(tau) > 2)
+    x_T, residual, nfe = _walked(job, method, solver, work(x_0))
     x_T = x_T.to(x_0.dtype)
-    measured = torch.full((batch, 2), torch.nan, dtype=torch.float64)
+    measured = torch.full((len(x_0), 2), torch.nan, dtype=torch.float64)
     if method != "bdia":
         measured = _compare(job.down(work(x_T)).to(x_0.dtype), x_0)
     unsolved = ~(residual <= solver.tolerance)
-    coupled = torch.full((batch,), method == "bdia")
+    coupled = torch.full((len(x_0),), method == "bdia")
     if method == "exact":
-        coupled = ~(residual <= solver.tolerance) | ~(measured[:, 0] >= PROMISED.get(x_0.dtype, 60.0))
+        coupled = unsolved | ~(measured[:, 0] >= PROMISED.get(x_0.dtype, 60.0))
     rows, states = torch.nonzero(coupled).flatten(), None
     if len(rows) and len(tau) < 3 and method == "exact":
         raise Refused(
-            f"{len(rows)} of {batch} images have no preimage in 1 step; the coupled scheme, which encodes every image, "
-            "needs at least 2 steps"
+            f"{len(rows)} of {len(x_0)} images have no preimage in 1 step; the coupled scheme, which encodes every "
+            "image, needs at least 2 steps"
         )
     if len(rows):
-        part, on = job.rows(rows), rows.to(x.device)
-        states = part.coupled(x[on], recipe.gamma)
+        part, on = job.rows(rows), rows.to(x_0.device)
+        states = part.coupled(work(x_0[on]), recipe.gamma)
         x_T[on] = states[:, 0].to(x_T.dtype)
         measured[rows] = _compare(part.coupled_down(states, recipe.gamma).to(x_0.dtype), x_0[on])
         nfe[rows] += len(tau) - 1
@@ -165,6 +159,15 @@ class _Job(NamedTuple):
     def coupled_down(self, states: Tensor, gamma: float) -> Tensor:
         first = Older(self.tau[0], states[:, 0])
         return end_of(trajectory(self.denoise, Coupled(gamma), self.tau[1:], states[:, 1], carry=first))
+
+
+def _walked(job: _Job, method: Method, solver: Implicit, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x_T by the method's first road, its worst residual (NaN where nothing is solved) and its calls, an image each."""
+    if method in ("implicit", "exact"):
+        return _solve(job, solver, x, retire=method == "exact" and len(job.tau) > 2)
+    unknown = torch.full((len(x),), torch.nan, dtype=torch.float64)
+    calls = torch.full((len(x),), len(job.tau) - 1 if method == "naive" else 0)
+    return job.naive(x) if method == "naive" else x.clone(), unknown, calls
 
 
 def _solve(job: _Job, solver: Implicit, x: Tensor, retire: bool) -> tuple[Tensor, Tensor, Tensor]:

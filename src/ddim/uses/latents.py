@@ -210,14 +210,12 @@ class Latents:
         if any(_shared(part.recipe) != _shared(parts[0].recipe) for part in parts):
             raise Refused("latents of different recipes cannot be joined")
         starts = [sum(len(p) for p in parts[:i]) for i in range(len(parts))]
-        recipe = _joined([p.recipe for p in parts])
-        measured = {
-            name: torch.cat([getattr(p.certificate, name) for p in parts]) for name in vars(parts[0].certificate)
-        }
+        columns = vars(parts[0].certificate)
+        measured = {name: torch.cat([getattr(p.certificate, name) for p in parts]) for name in columns}
         states = [p.states for p in parts if p.states is not None]
         return cls(
             torch.cat([p.x_T for p in parts]),
-            recipe,
+            _joined([p.recipe for p in parts]),
             Certificate(**measured),
             torch.cat([p.coupled for p in parts]),
             torch.cat(states) if states else None,
