@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import ddim
-from ddim.checkpoints import Checkpoint, Report, open_checkpoint, probe_checkpoint, save_checkpoint
+from ddim.checkpoints import Checkpoint, Verdict, open_checkpoint, probe_checkpoint, save_checkpoint
 from ddim.engine import Exported
 from ddim.nets import DiffusersNetwork, torch_randomness
 from ddim.process import diffuse, generator, noise
@@ -74,7 +74,7 @@ class Behind(nn.Module):
         return self.run(self.network, x, t)
 
 
-def wrong_about(report: Report) -> set[str]:
+def wrong_about(report: Verdict) -> set[str]:
     return {axis for axis in ("schedule", "prediction", "time scale", "time offset", "data range", "channel order")
             if report.said.option(axis) != report.best.option(axis)}  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""KID, precision and recall, density and coverage, Inception Score, diversity, consistency, reconstruction."""
+"""KID, precision and recall, density and coverage, Inception Score, diversity, estrangement."""
 
 import math
 
@@ -11,7 +11,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from ddim import noise
-from ddim.metrics import consistency, diversity, fidelity, inception_score, kid, mmd2, radii
+from ddim.metrics import diversity, estrangement, fidelity, inception_score, kid, mmd2, radii
 
 
 def features(n, d, purpose, shift=0.0):
@@ -114,11 +114,11 @@ def test_diversity_is_the_mean_pairwise_distance():
     assert diversity(torch.tensor([[0.0], [1.0], [3.0]])) == pytest.approx(2.0)
 
 
-def test_consistency_is_0_for_the_same_and_about_1_for_strangers():
+def test_estrangement_is_0_for_the_same_and_about_1_for_strangers():
     x, y = features(400, 16, "x"), features(400, 16, "y")
-    assert consistency(x, x) == 0.0
-    assert consistency(y, x) == pytest.approx(1.0, abs=0.03)
-    assert consistency(x + 1.0, x) == pytest.approx(4.0 / float(torch.pdist(x).mean()), rel=1e-9)
+    assert estrangement(x, x) == 0.0
+    assert estrangement(y, x) == pytest.approx(1.0, abs=0.03)
+    assert estrangement(x + 1.0, x) == pytest.approx(4.0 / float(torch.pdist(x).mean()), rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_consistency_is_0_for_the_same_and_about_1_for_strangers():
      (lambda: kid(torch.ones(3, 2), torch.ones(3, 2), subsets=0), "at least 1 subset"),
      (lambda: radii(torch.ones(3, 2), 3), "k = 3 nearest neighbours need more than 3"),
      (lambda: inception_score(torch.ones(3, 2)), "10 splits"),
-     (lambda: consistency(torch.ones(3, 2), torch.ones(2, 2)), "the same seeds"),
-     (lambda: consistency(torch.ones(3, 2), torch.ones(3, 2)), "no scale"),
+     (lambda: estrangement(torch.ones(3, 2), torch.ones(2, 2)), "the same seeds"),
+     (lambda: estrangement(torch.ones(3, 2), torch.ones(3, 2)), "no scale"),
      (lambda: diversity(torch.ones(1, 2)), "at least 2")],
 )  # fmt: skip
 def test_refusals(call, message):

@@ -4,16 +4,16 @@ from ddim.metrics.extractors import Extractor, extractor
 from ddim.metrics.kernel import Estimate, kid, mmd2
 from ddim.metrics.moments import Moments, distance_name, frechet, frechet_bias
 from ddim.metrics.neighbours import Fidelity, diversity, fidelity, radii
-from ddim.metrics.scores import consistency, inception_score
+from ddim.metrics.scores import estrangement, inception_score
 
 __all__ = [
     "Estimate",
     "Extractor",
     "Fidelity",
     "Moments",
-    "consistency",
     "distance_name",
     "diversity",
+    "estrangement",
     "extractor",
     "fidelity",
     "frechet",

@@ -92,7 +92,7 @@ class Digits(_Base):
         return f.cpu(), self.network.head(f).cpu()
 
 
-class Pixels(_Base):
+class RawPixels(_Base):
     """The pixels themselves, averaged down to 32x32 at most. Never choose tau by it: see docs/evaluation.md."""
 
     name = "pixels"
@@ -207,7 +207,7 @@ def extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
     if name == "dinov2":
         return Dino(device)
     if name == "pixels":
-        return Pixels()
+        return RawPixels()
     if Path(name).is_file():
         return Program(Path(name), device)
     raise Refused(f"there is no extractor {name!r}: choose {', '.join(NAMES)} or a TorchScript (.pt) or .pt2 file")

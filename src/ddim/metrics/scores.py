@@ -33,7 +33,7 @@ def inception_score(logits: Tensor, splits: int = 10) -> Estimate:
     return Estimate(float(values.mean()), float(values.std(unbiased=False)))
 
 
-def consistency(a: Tensor, b: Tensor) -> float:
+def estrangement(a: Tensor, b: Tensor) -> float:
     """How far apart images of the same seeds are, where unrelated images are at 1: 0 is the same image.
 
     mean_i |a_i - b_i| / mean_(i != j) |b_i - b_j| over features (n, D), row i of both from seed i (DDIM section 5.2
@@ -43,8 +43,8 @@ def consistency(a: Tensor, b: Tensor) -> float:
         Refused: different shapes; fewer than 2 rows; rows of b all alike.
     """
     if a.shape != b.shape:
-        raise Refused(f"consistency compares the same seeds: features {tuple(a.shape)} and {tuple(b.shape)}")
+        raise Refused(f"estrangement compares the same seeds: features {tuple(a.shape)} and {tuple(b.shape)}")
     unrelated = diversity(b)
     if unrelated == 0.0:
-        raise Refused("consistency has no scale: all images of the reference have the same features")
+        raise Refused("estrangement has no scale: all images of the reference have the same features")
     return float((a.double() - b.double()).norm(dim=1).mean()) / unrelated

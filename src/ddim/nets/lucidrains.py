@@ -55,29 +55,25 @@ class LucidrainsUnet(nn.Module):
             "dim_head": dim_head, "mem": mem, "sample_size": sample_size,
         }  # fmt: skip
         widths = [init_dim, *(dim * m for m in dim_mults)]
-        pairs = list(itertools.pairwise(widths))
-        time, last = 4 * dim, len(pairs) - 1
-
-        def attention(width: int, full: bool) -> nn.Module:
-            return (_Attention if full else _LinearAttention)(width, heads, dim_head, mem)
-
+        levels = list(zip(itertools.pairwise(widths), full_attn, strict=True))
+        time, last, own = 4 * dim, len(levels) - 1, (heads, dim_head, mem)
+        kind = {True: _Attention, False: _LinearAttention}
         self.init_conv = nn.Conv2d(in_channels, init_dim, 7, padding=3)
         self.time_mlp = nn.Sequential(_Sinusoid(dim), nn.Linear(dim, time), nn.GELU(), nn.Linear(time, time))
         self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
-        for i, ((a, b), full) in enumerate(zip(pairs, full_attn, strict=True)):
-            fold = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * a, b, 1))
-            resize: nn.Module = fold if i < last else nn.Conv2d(a, b, 3, padding=1)
-            self.downs.append(nn.ModuleList([_Block(a, a, time), _Block(a, a, time), attention(a, full), resize]))
-        middle = widths[-1]
-        self.mid_block1, self.mid_block2 = _Block(middle, middle, time), _Block(middle, middle, time)
-        self.mid_attn = _Attention(middle, heads, dim_head, mem)
-        for i, ((a, b), full) in enumerate(reversed(list(zip(pairs, full_attn, strict=True)))):
-            conv = nn.Conv2d(b, a, 3, padding=1)
-            resize = nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), conv) if i < last else conv
-            blocks = [_Block(a + b, b, time), _Block(a + b, b, time), attention(b, full), resize]
-            self.ups.append(nn.ModuleList(blocks))
-        self.final_res_block = _Block(2 * init_dim, init_dim, time)
-        self.final_conv = nn.Conv2d(init_dim, out_channels, 1)
+        for i, ((a, b), full) in enumerate(levels):
+            resize = _halve(a, b) if i < last else nn.Conv2d(a, b, 3, padding=1)
+            self.downs.append(_level(a, a, time, kind[full](a, *own), resize))
+        mid = widths[-1]
+        self.mid_block1, self.mid_block2 = _Block(mid, mid, time), _Block(mid, mid, time)
+        self.mid_attn = _Attention(mid, heads, dim_head, mem)
+        for i, ((a, b), full) in enumerate(reversed(levels)):
+            resize = _double(b, a) if i < last else nn.Conv2d(b, a, 3, padding=1)
+            self.ups.append(_level(a + b, b, time, kind[full](b, *own), resize))
+        self.final_res_block, self.final_conv = (
+            _Block(2 * init_dim, init_dim, time),
+            nn.Conv2d(init_dim, out_channels, 1),
+        )
 
     def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Output:
         if class_labels is not None:
@@ -104,6 +100,18 @@ class LucidrainsUnet(nn.Module):
             x = resize(x)
         x = self.final_res_block(torch.cat([x, first], 1), emb)
         return Output(self.final_conv(x))
+
+
+def _halve(a: int, b: int) -> nn.Module:
+    return nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * a, b, 1))
+
+
+def _double(b: int, a: int) -> nn.Module:
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(b, a, 3, padding=1))
+
+
+def _level(a: int, b: int, time: int, attend: nn.Module, resize: nn.Module) -> nn.ModuleList:
+    return nn.ModuleList([_Block(a, b, time), _Block(a, b, time), attend, resize])
 
 
 class _Sinusoid(nn.Module):

@@ -1,6 +1,6 @@
 """Do the weights fit what the file says about them? Readings compared on real images."""
 
 from ddim.checkpoints.probe.bench import probe_checkpoint
-from ddim.checkpoints.probe.readings import Report
+from ddim.checkpoints.probe.readings import Verdict
 
-__all__ = ["Report", "probe_checkpoint"]
+__all__ = ["Verdict", "probe_checkpoint"]

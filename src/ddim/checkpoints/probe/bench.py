@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim.checkpoints.probe.readings import AXES, RANGES, REMEDIES, Reading, Report, Row, nearest, schedules
+from ddim.checkpoints.probe.readings import AXES, RANGES, REMEDIES, Reading, Tried, Verdict, nearest, schedules
 from ddim.checkpoints.record import Checkpoint
 from ddim.nets import DiffusersNetwork
 from ddim.process import PARAMETERISATIONS, Level, noise
@@ -33,7 +33,7 @@ UNTRIED = " (others untried: an exported network takes no other times)"
 
 
 @torch.no_grad()
-def probe_checkpoint(checkpoint: Checkpoint, images: Tensor, *, labels: Tensor | None = None, seed: int = 0) -> Report:
+def probe_checkpoint(checkpoint: Checkpoint, images: Tensor, *, labels: Tensor | None = None, seed: int = 0) -> Verdict:
     """Compare readings of a checkpoint on real images.
 
     Args:
@@ -215,7 +215,7 @@ class _Bench:
         every = [replace(r, prediction=name) for r in readings for name in PARAMETERISATIONS]
         return min(every, key=lambda r: float(self.score(r, "schedule").mean()))
 
-    def report(self, best: Reading) -> Report:
+    def report(self, best: Reading) -> Verdict:
         rows, warnings = [], []
         for axis in AXES:
             scores = {o: self.score(self.with_option(best, axis, o), axis) for o in self.options(axis)}
@@ -224,10 +224,10 @@ class _Bench:
                 words = self.with_option(best, axis, option).option(axis)
                 words += UNTRIED if self.is_exported and axis in ("time scale", "time offset") else ""
                 error = math.exp(float(score.mean()))
-                rows.append(Row(axis, words, error, option == given, option == chosen))
+                rows.append(Tried(axis, words, error, option == given, option == chosen))
             if chosen != given:
                 warnings.append(self._warning(axis, best, scores[chosen], scores[given]))
-        return Report(tuple(rows), self.said, best, tuple(warnings), len(self.images))
+        return Verdict(tuple(rows), self.said, best, tuple(warnings), len(self.images))
 
     def _warning(self, axis: str, best: Reading, good: Tensor, bad: Tensor) -> str:
         family = self.checkpoint.family if self.checkpoint.family != "ddim" else "diffusers"

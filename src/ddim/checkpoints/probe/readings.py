@@ -47,7 +47,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Row:
+class Tried:
     """One line of the report: the error (geometric mean of the squared error of eps) with this option, others best."""
 
     axis: str
@@ -58,10 +58,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
+class Verdict:
     """What the probe found. `fits`: the file's reading is the best on every axis, or as good."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Tried, ...]
     said: Reading
     best: Reading
     warnings: tuple[str, ...]

@@ -10,7 +10,7 @@ import tyro
 from PIL import Image
 from torch import Tensor
 
-from ddim.checkpoints import Checkpoint, Report, probe_checkpoint
+from ddim.checkpoints import Checkpoint, Verdict, probe_checkpoint
 from ddim.cli.show import table
 from ddim.data import open_source
 from ddim.model import DEFAULT, load
@@ -87,7 +87,7 @@ def _clipping(k: Checkpoint) -> str:
     return f"to {-k.clip_range:g}..{k.clip_range:g}, eps re-derived"
 
 
-def checked(checkpoint: Checkpoint, data: str) -> Report:
+def checked(checkpoint: Checkpoint, data: str) -> Verdict:
     """The probe on a few images of DATA, spread evenly over it."""
     return probe_checkpoint(checkpoint, few_images(data, checkpoint.shape))
 
@@ -122,7 +122,7 @@ def _tensor(raw: Path | bytes | Image.Image, shape: tuple[int, int, int]) -> Ten
     return image[0] if image.ndim == 4 else image
 
 
-def reported(report: Report) -> str:
+def reported(report: Verdict) -> str:
     """The probe's table and its verdict."""
     rows = [
         [r.axis, r.option, f"{r.error:.4g}", "as the file says" if r.said else "", "best" if r.best else ""]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddim.jobs.evaluate.cells import Cell
 from ddim.jobs.evaluate.measured import Made
-from ddim.metrics import Moments, consistency, diversity, fidelity, frechet, frechet_bias, inception_score, kid
+from ddim.metrics import Moments, diversity, estrangement, fidelity, frechet, frechet_bias, inception_score, kid
 from ddim.pixels import from_uint8
 from ddim.process import generator
 
@@ -133,7 +133,7 @@ def compared(rows: Mapping[Cell, Row], made: Mapping[Cell, Made]) -> list[Row]:
             apart = from_uint8(made[cell].pixels) - from_uint8(target.pixels)
             rms = float(apart.square().mean().sqrt())
             alike = bool((target.features == target.features[0]).all())  # a collapsed model: nothing to measure by
-            same = None if alike else consistency(made[cell].features, target.features)
+            same = None if alike else estrangement(made[cell].features, target.features)
             row = replace(row, consistency=same, rms=rms)
         spread = _std([a - b for a, b in zip(row.resampled, best.resampled, strict=True)])
         out.append(replace(row, behind=row.distance - best.distance, behind_std=spread))

@@ -1,10 +1,10 @@
 """diffusers' pipeline folders, which are ours too (they add ddim.json): network, scheduler, reading, writing."""
 
+from ddim.checkpoints.families.diffusers.betas import like
 from ddim.checkpoints.families.diffusers.export import export_checkpoint
 from ddim.checkpoints.families.diffusers.folder import save_checkpoint, save_folder
 from ddim.checkpoints.families.diffusers.network import filled_unet, some
 from ddim.checkpoints.families.diffusers.reader import FACTS, OURS, SAMPLING, is_folder, load_folder
-from ddim.checkpoints.families.diffusers.scheduler import like
 from ddim.checkpoints.families.family import FolderFamily
 
 FAMILY = FolderFamily("diffusers", is_folder, load_folder)

@@ -24,19 +24,22 @@ NULLABLE = ("attention_head_dim", "mid_block_type", "downsample_type", "upsample
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # before diffusers 0.17
 
 
-def filled_unet(config: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> nn.Module:
+def filled_unet(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], where: str, weights: str | None = None
+) -> nn.Module:
     """The network of that configuration with these weights, float32, in eval mode.
 
     Args:
         config: UNet2DModel's own names; names that begin with "_" are passed over.
         state: its state dict; attention names of before diffusers 0.17 are understood.
-        where: the file, for error messages.
+        where: the file of the configuration, for error messages.
+        weights: that of the weights, if it is another.
 
     Raises:
         Refused: an unknown setting, weights that are missing, too many or of another shape; names them.
     """
     network = empty_unet(config, where)
-    fill(network, state, where)
+    fill(network, state, weights or where)
     return network
 
 

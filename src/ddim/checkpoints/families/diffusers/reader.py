@@ -15,6 +15,7 @@ from torch import Tensor
 from ddim.checkpoints.facts import checked, classes, labels
 from ddim.checkpoints.families.diffusers import network as build
 from ddim.checkpoints.families.diffusers import scheduler
+from ddim.checkpoints.families.diffusers.betas import like
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.safety import read_safetensors, read_torch
 from ddim.checkpoints.settings import MAX_SIDE, known_only, size, whole
@@ -55,9 +56,8 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
     for_network, for_scheduler, for_facts = _split(config or {})
     net_file, our_file = place / "config.json", folder / OURS
     net_config = read_json(net_file) | for_network
-    meta = read_json(our_file) if our_file.is_file() else {}
-    facts = checked(meta, str(our_file)) | checked(for_facts, "the settings given")
-    meta |= for_facts
+    told = read_json(our_file) if our_file.is_file() else {}
+    facts, meta = checked(told, str(our_file)) | checked(for_facts, "the settings given"), told | for_facts
     notes: list[str] = []
     said, schedule = _scheduler(folder, for_scheduler, facts, notes)
     state, digest, weights = _weights(place)
@@ -67,8 +67,7 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
     learned = _learned_variance(net_config, str(net_file))
     about = str(our_file if our_file.is_file() else folder)
     num_classes, null_label = classes(facts, _embeddings(net_config, str(net_file)), about, notes)
-    network = build.empty_unet(net_config, str(net_file))
-    build.fill(network, state, str(weights))
+    network = build.filled_unet(net_config, state, str(net_file), str(weights))
     return Checkpoint(
         network=DiffusersNetwork(network, null_label).eval(),
         schedule=schedule,
@@ -139,7 +138,7 @@ def _scheduler(
         schedule = Schedule(torch.tensor(table, dtype=torch.float64))
     except ValueError as error:
         raise Refused(f"{folder / OURS}: {error}") from None
-    if not scheduler.like(schedule, said.schedule):
+    if not like(schedule, said.schedule):
         raise Refused(
             f"{folder}: ddim.json's alpha_bar is another schedule than scheduler_config.json's; remove the wrong one"
         )
