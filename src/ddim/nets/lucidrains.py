@@ -70,10 +70,8 @@ class LucidrainsUnet(nn.Module):
         for i, ((a, b), full) in enumerate(reversed(levels)):
             resize = _double(b, a) if i < last else nn.Conv2d(b, a, 3, padding=1)
             self.ups.append(_level(a + b, b, time, kind[full](b, *own), resize))
-        self.final_res_block, self.final_conv = (
-            _Block(2 * init_dim, init_dim, time),
-            nn.Conv2d(init_dim, out_channels, 1),
-        )
+        self.final_res_block = _Block(2 * init_dim, init_dim, time)
+        self.final_conv = nn.Conv2d(init_dim, out_channels, 1)
 
     def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Output:
         if class_labels is not None:
