@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ddim.cli.commands.bench import matmul_flops, switches
 from ddim.cli.main import main
+from ddim.cli.switches import matmul_flops, switches
 
 
 def bench(capsys, *args):
@@ -40,5 +40,5 @@ def test_what_makes_no_sense_is_refused(capsys, tiny_folder):
 
 
 def test_the_matrix_product_counts_two_operations_a_term(monkeypatch):
-    monkeypatch.setattr("ddim.cli.bench_command._seconds", lambda run, device: 2.0)
+    monkeypatch.setattr("ddim.cli.switches._seconds", lambda run, device: 2.0)
     assert matmul_flops(torch.float32, torch.device("cpu"), size=10, repeats=1) == 2 * 10**3 / 2.0

@@ -179,7 +179,7 @@ def test_demo_names_the_steps_it_ran(capsys, tmp_path):
         (["--guidance", "2"], "needs a label"),
         (["--tau", "500,600,0"], "fall strictly"),
         (["--tau", "a,b"], "a,b"),
-        (["--tau", "500,0", "--spacing", "trailing"], "not both"),
+        (["--tau", "500,0", "--spacing", "trailing"], "give one of them"),
         (["--spacing", "sideways"], "sideways"),
         (["--spacing", "openai", "--steps", "37"], "37"),
         (["--solver", "magic"], "magic"),
@@ -237,7 +237,7 @@ def test_a_process_that_cannot_know_its_share_is_refused(capsys, tiny_folder, tm
 
 
 def test_images_that_are_not_finite_are_no_success(capsys, tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("ddim.model.Model.sample", lambda self, *, seeds, **_: torch.full((len(seeds), 1, 8, 8), nan))
+    monkeypatch.setattr("ddim.model.Sampler.sample", lambda self, seeds, **_: torch.full((len(seeds), 1, 8, 8), nan))
     said = mistake(capsys, "sample", tiny_folder, "--seeds", "7-8", "--steps", 2, "--out", tmp_path / "out")
     assert "seed 7 is not finite" in said and "--precision" in said
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["recipe.json"]

@@ -1,14 +1,16 @@
 """The command line: `ddim COMMAND ...`. Each command is a frozen dataclass `Command` in a module of its own.
 
-Modules are imported only when their command is called, so that `ddim --help` answers at once.
-Exit codes: 0 success, 2 a user's mistake (one line on stderr), 130 interrupted.
+Modules are imported only when their command is called, and torch only when it runs, so that `--help` answers at once.
+Exit codes: 0 success, 2 a user's mistake (one line on stderr), 130 interrupted. A bug keeps its traceback.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
+from typing import Any
 
 from ddim.refused import Refused
 
@@ -49,20 +51,40 @@ def main(argv: list[str] | None = None) -> None:
     name, rest = args[0], args[1:]
     if name not in COMMANDS:
         _fail(f"there is no command {name!r}; choose one of {', '.join(COMMANDS)}")
+    command: type[Any] | None = None
     try:
         from ddim.cli.parse import parse
 
-        module = importlib.import_module(f"ddim.cli.commands.{MODULES.get(name, name)}")
-        parse(name, module.Command, rest).run()
+        command = command_of(name)
+        parse(name, command, rest).run()
     except (Refused, OSError) as mistake:
         if os.environ.get("DDIM_TRACEBACK"):
             raise
-        _fail(str(mistake))
+        _fail(in_flags(str(mistake), command) if isinstance(mistake, Refused) else str(mistake))
     except MemoryError:
         _fail("out of memory; ask for less at once (a smaller batch, fewer or smaller images)")
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)
+
+
+def command_of(name: str) -> type[Any]:
+    """The options and the body of a command."""
+    command: type[Any] = importlib.import_module(f"ddim.cli.commands.{MODULES.get(name, name)}").Command
+    return command
+
+
+def in_flags(message: str, command: type[Any] | None) -> str:
+    """The library names a parameter in backticks, as Python has it; where it is an option, people type its flag."""
+    options: dict[str, Any] = getattr(command, "__dataclass_fields__", {})
+
+    def flag(found: re.Match[str]) -> str:
+        name = found[1]
+        if name not in options:
+            return found[0]
+        return name if "Positional" in str(options[name].type) else f"--{name.replace('_', '-')}"
+
+    return re.sub(r"`(\w+)`", flag, message)
 
 
 def _overview() -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
-import yaml
 
 from ddim.refused import Refused
 
@@ -30,8 +29,8 @@ def parse(name: str, command: type[T], args: list[str]) -> T:
         return _built(name, command, args)
     try:
         return _built(name, command, positional + args)
-    except ValueError:
-        with contextlib.suppress(ValueError):
+    except Refused:
+        with contextlib.suppress(Refused):
             return _built(name, command, args)
         raise
 
@@ -78,6 +77,8 @@ def _with_config(command: type[Any], args: list[str]) -> tuple[list[str], list[s
 
 
 def _options(path: Path) -> dict[Any, Any]:
+    import yaml
+
     try:
         options = yaml.safe_load(path.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:

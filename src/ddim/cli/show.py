@@ -1,23 +1,36 @@
-"""What several commands share: a progress bar that is silent when nobody watches, tables, paths."""
+"""What people see: bars that are silent when nobody watches, tables, enlarged and labelled pictures, films, plots."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
+import ddim
+from ddim.files import whole_file, write_text
 from ddim.refused import Refused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TILE_HEIGHT = 84  # pixels a picture of a grid has at least: small images are enlarged, without smoothing
 
 
 @contextmanager
-def progress(total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """A bar with time left on stderr; the function it gives takes how much is done so far."""
+def progress(total: int, unit: str) -> Iterator[Callable[..., None]]:
+    """A bar with time left on stderr; the function it gives takes how much is done so far, and words beside it."""
+    from tqdm import tqdm
+
     with tqdm(total=total, unit=f" {unit}", file=sys.stderr, disable=not sys.stderr.isatty(), delay=2) as bar:
 
-        def advance(done: int) -> None:
+        def advance(done: int, words: str = "") -> None:
+            if words:
+                bar.set_postfix_str(words, refresh=False)
             bar.update(done - bar.n)
 
         yield advance
@@ -30,13 +43,103 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def new_folder(out: Path) -> Path:
-    """Make a folder for results.
+def read_images(model: ddim.Model, paths: Sequence[Path]) -> Tensor:
+    """Image files in the model's shape, (n, C, H, W) in [-1, 1], on its device."""
+    import torch
+
+    return torch.stack([ddim.pixels.read_image(path, model.shape) for path in paths]).to(model.device)
+
+
+def read_mask(model: ddim.Model, path: Path | None) -> Tensor:
+    """A picture as (H, W) of the model's, true where it is white.
 
     Raises:
-        Refused: it exists and is not empty (nothing is ever overwritten).
+        Refused: there is none.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise Refused(f"{out} exists and is not empty; choose a new folder for --out")
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+    import numpy as np
+    import torch
+
+    if path is None or not path.is_file():
+        raise Refused(f"there is no mask {path}")
+    picture = ddim.pixels.fitted(ddim.pixels.open_image(path).convert("L"), model.shape[1:])
+    return torch.from_numpy(np.array(picture, dtype=np.uint8) >= 128).to(model.device)
+
+
+def save_images(out: Path, images: Tensor, names: Sequence[str], recipe: Mapping[str, Any]) -> None:
+    """One PNG an image, with the recipe in its metadata."""
+    for name, pixels in zip(names, ddim.pixels.to_uint8(images), strict=True):
+        ddim.pixels.save_png(out / f"{name}.png", pixels, _text(recipe))
+
+
+def save_sheet(
+    path: Path,
+    images: Sequence[Any],
+    columns: int | None = None,
+    *,
+    rows: Sequence[str] | None = None,
+    heads: Sequence[str] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    scale: int | None = None,
+    gap: int = 2,
+) -> None:
+    """Pictures side by side in one PNG, enlarged so that small ones can be seen, with words beside and above them.
+
+    Args:
+        images: batches of them, each float (n, C, H, W) in [-1, 1], one after another; or pixels.
+        rows, heads: words at the left of each row, and above each column.
+        scale: by how much they are enlarged; default: to `TILE_HEIGHT` at least.
+    """
+    batches = [ddim.pixels.to_uint8(part) if hasattr(part, "detach") else [part] for part in images]
+    pixels = [picture for batch in batches for picture in batch]
+    scale = scale or enlargement(pixels[0].shape[0])
+    picture = ddim.pixels.grid(pixels, columns, row_labels=rows, column_labels=heads, scale=scale, gap=gap)
+    ddim.pixels.save_png(path, picture, None if recipe is None else _text(recipe))
+
+
+def enlargement(height: int) -> int:
+    """How many times pictures of that height are enlarged."""
+    return max(1, -(-TILE_HEIGHT // height))
+
+
+def save_film(path: Path, images: Tensor, *, milliseconds: int) -> None:
+    """An endless film there and back, lossless WebP or GIF by the suffix."""
+    from PIL import Image
+
+    scale = enlargement(images.shape[2])
+    pictures = [Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in ddim.pixels.to_uint8(images)]
+    pictures = [p.resize((p.width * scale, p.height * scale), Image.Resampling.NEAREST) for p in pictures]
+    film, kind = pictures + pictures[-2:0:-1], path.suffix[1:].upper()
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
+    with whole_file(path) as partial:
+        film[0].save(
+            partial, format=kind, save_all=True, append_images=film[1:], duration=milliseconds, loop=0, **options
+        )
+
+
+def save_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Plain CSV."""
+    text = io.StringIO()
+    csv.writer(text).writerows([head, *rows])
+    write_text(path, text.getvalue())
+
+
+@contextmanager
+def plot_against_steps(path: Path, steps: Sequence[int], ylabel: str, title: str = "") -> Iterator[Any]:
+    """Axes to draw lines against S on, both scales logarithmic; the picture is written afterwards."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    yield axes
+    axes.set(xscale="log", yscale="log", xlabel="S", ylabel=ylabel, title=title)
+    ticks = sorted(set(steps))
+    axes.set_xticks(ticks, [str(s) for s in ticks])
+    axes.xaxis.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")
+
+
+def _text(recipe: Mapping[str, Any]) -> dict[str, str]:
+    return {"ddim": json.dumps(dict(recipe))}

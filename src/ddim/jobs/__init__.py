@@ -20,7 +20,7 @@ from ddim.jobs.evaluate import (
 from ddim.jobs.export import PRECISIONS, export_onnx
 from ddim.jobs.generation import complete, generate, verify, write_npz
 from ddim.jobs.job import Share, open_job, share_of
-from ddim.jobs.settled import BatchSize, Settled, When, settle
+from ddim.jobs.settled import BatchSize, Settled, When, kept_precision, settle
 from ddim.jobs.train import (
     Cadence,
     Plan,
@@ -33,8 +33,6 @@ from ddim.jobs.train import (
     train_run,
 )
 from ddim.jobs.tuning import Tuned, tune
-
-run = train_run  # cli/commands/train.py still says so
 
 __all__ = [
     "PRECISIONS",
@@ -59,12 +57,12 @@ __all__ = [
     "export_onnx",
     "generate",
     "heads",
+    "kept_precision",
     "make",
     "open_job",
     "real",
     "refuse_existing",
     "resolve_precision",
-    "run",
     "settle",
     "share_of",
     "split",

@@ -79,6 +79,20 @@ def settle(
     return Settled(batch_size, decision.compile, tuple(notes))
 
 
+def kept_precision(out: Path, asked: str) -> str:
+    """The number format a job in `out` goes on in: its recipe's if it has begun and "auto" was asked for, else `asked`.
+
+    Jobs begun when fp32 was the default, or on other hardware, so go on as they began.
+    """
+    path = out / RECIPE
+    if asked != "auto" or not path.exists():
+        return asked
+    try:
+        return str(read_json(path)["precision"])
+    except (ValueError, KeyError, TypeError):
+        return asked  # no recipe of a sampling job: `open_job` says so
+
+
 def _stored(out: Path, wait: bool) -> Settled | None:
     """What the job's recipe says, if it has begun."""
     path, begun = out / RECIPE, time.monotonic()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ddim import engine
-from ddim.checkpoints import Checkpoint, load_tuned, open_checkpoint
+from ddim.checkpoints import Checkpoint, load_tuned, open_checkpoint, save_tuned
 from ddim.denoise import Denoiser, Guided, bound, labels
 from ddim.files import VERSION
 from ddim.model.asked import LabelRule, Labels, labels_of, seeds_of
@@ -143,6 +143,26 @@ class Model:
         """sha256 of the weights."""
         return self.checkpoint.sha256
 
+    @property
+    def reading(self) -> Mapping[str, Any]:
+        """What decides an image beside the weights: how the file was read."""
+        return self.checkpoint.reading
+
+    @property
+    def clips(self) -> bool:
+        """Whether x0 is clamped when it samples, unless `clip` says otherwise."""
+        return self.checkpoint.clips
+
+    @property
+    def exported(self) -> bool:
+        """Whether another runtime runs the network, as it was exported."""
+        return self.checkpoint.exported is not None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where `save_tau` keeps times; None if the model is no folder."""
+        return self.checkpoint.folder
+
     def to(self, device: str | torch.device) -> Model:
         """Move the network; "auto" takes an accelerator when there is one."""
         self.device = engine.pick_device(device)
@@ -168,6 +188,16 @@ class Model:
         offset = self.checkpoint.steps_offset if spacing == "leading" else 0
         return tau(self.schedule.T, steps, spacing, alpha_bar=self.schedule.alpha_bar.tolist(), offset=offset)
 
+    def save_tau(self, times: Sequence[int], solver: str) -> Path:
+        """Keep times beside the weights: `tau(len(times) - 1, "tuned", solver=solver)` gives them back.
+
+        Raises:
+            Refused: the model is no folder.
+        """
+        if self.folder is None:
+            raise Refused(f"{self.checkpoint.source} is no model folder to keep times in")
+        return save_tuned(self.folder, solver, tuple(times), self.checkpoint.identity)
+
     def labels(self, label: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:
         """One class an image, int64 (n,), or None for an unconditional network or the null label.
 
@@ -187,8 +217,9 @@ class Model:
         return self._prepared[key]
 
     def runs_in(self, precision: str) -> str:
-        """The number format of a job that asks for this one: an exported network has its own."""
-        return precision if self.checkpoint.exported is None else self.checkpoint.exported.precision
+        """The number format of a job that asks for this one: "auto" made definite; an exported network has its own."""
+        exported = self.checkpoint.exported
+        return engine.pick_precision(precision, self.device) if exported is None else exported.precision
 
     def denoiser(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim.denoise import Conditions, Denoiser, bound
+from ddim.denoise import Conditions, Denoiser, GaussianDenoiser, bound
 from ddim.pixels import Space
 from ddim.process import noise
 from ddim.refused import Refused
@@ -56,6 +56,25 @@ class Sampler:
         x = noise(seeds, self.space.state_shape).to(self.device)
         std = self.denoise.process.start(self.tau[0])
         return x if std == 1.0 else std * x
+
+    def classes(self, seeds: Sequence[int]) -> list[int] | None:
+        """The class of each seed's picture, or None where none is asked for."""
+        label = self.conditions(seeds).per_image.get("label")
+        return None if label is None else label.tolist()
+
+    def rehearse(self) -> None:
+        """The walk on a Gaussian of two numbers: what this solver cannot do on these times costs no network call.
+
+        Raises:
+            Refused: as the solver says.
+        """
+        stand_in = GaussianDenoiser(self.denoise.process, 0.0, 1.0)
+        sample(stand_in, noise([0], (2,)), self.tau, solver=self.solver, seeds=[0])
+
+    @torch.no_grad()
+    def call(self, seeds: Sequence[int]) -> None:
+        """The first network call of these seeds' walk alone: for what has to be measured beforehand."""
+        self.bound(seeds)(self.start(seeds), self.tau[0])
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int], *, latents: Tensor | None = None, batch_size: int = 64) -> Tensor:

@@ -4,81 +4,76 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import torch
 import tyro
 
-from ddim.cli.latent_common import labels_of, save_images
-from ddim.cli.show import new_folder
-from ddim.model import Model, load
-from ddim.pixels import grid, save_png, to_uint8
+import ddim
+from ddim.cli import options, show
+from ddim.files import new_folder
 from ddim.refused import Refused
-from ddim.uses import Latents
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddim.uses import Latents
 
 
-@dataclass(frozen=True)
-class Command:
-    """Latents to images: those they were made from, or, under another recipe, new ones (it says so)."""
+@options.command
+class Command(
+    options.OnDevice, options.Exactly, options.Batched, options.Labelled, options.Spaced, options.Out, options.OfModel
+):
+    """Latents to images: those they were made from, or, under another recipe, new ones (it says so).
 
-    model: tyro.conf.Positional[str]
-    """A bundled name, a model or run folder, a checkpoint file or a hub id."""
+    Without --steps, --spacing, --label and --guidance they are those of the encoding.
+    """
+
     latents: tyro.conf.Positional[Path]
     """A file from `ddim encode`."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where the images go: a new or empty folder."""
     steps: int | None = None
     """Another number of steps than the encoding's."""
-    spacing: str = "uniform"
-    """With --steps: which steps."""
-    label: str | None = None
-    """Another class, or one an image "3,1,4"; default: those of the encoding."""
     guidance: float | None = None
     """Another weight of classifier-free guidance; default: that of the encoding."""
     batch_size: int = 50
-    """Images at a time."""
-    precision: Literal["fp32", "fp64"] = "fp32"
-    """Number format of the network; take that of the encoding."""
-    device: str = "auto"
-    """cpu, cuda, ... or auto."""
 
     def run(self) -> None:
-        if self.out is None:
-            raise Refused("say where the images go: --out DIR")
-        if self.batch_size < 1:
-            raise Refused(f"--batch-size must be at least 1, got {self.batch_size}")
-        latents = Latents.load(self.latents)
-        model = load(self.model, device=self.device)
+        self.refuse_no_batch()
+        out, latents = self.place(), ddim.Latents.load(self.latents)
+        model = self.load()
         if tuple(latents.shape[1:]) != tuple(model.shape):
             raise Refused(
                 f"{self.latents} holds latents of shape {tuple(latents.shape[1:])}, {self.model} makes {model.shape}"
             )
-        images = self._decoded(model, latents.to(model.device))
-        out = new_folder(self.out)
+        images = self._decoded(self._sampler(model, latents), latents.to(model.device))
+        new_folder(out)
         names = unique(latents.names, {"grid"}) or [f"{i:06d}" for i in range(len(latents))]
         recipe = {"model": self.model, "weights": model.weights_hash, "latents": str(self.latents), "steps": self.steps}
-        save_images(out, images, names, {**recipe, "label": self.label, "guidance": self.guidance})
-        save_png(out / "grid.png", grid(list(to_uint8(images[:64]))))
+        show.save_images(out, images, names, {**recipe, "label": self.label, "guidance": self.guidance})
+        show.save_sheet(out / "grid.png", [images[:64]], scale=1)
         print(f"{len(images)} images in {out}")
 
-    def _decoded(self, model: Model, latents: Latents) -> Any:
-        conditions = latents.recipe.conditions
-        own = None if self.label is None else labels_of(model, self.label, len(latents))
-        label: Any = conditions.get("label") if self.label is None else own
-        guidance = self.guidance if self.guidance is not None else conditions.get("guidance", 1.0)
-        each, images, notes = isinstance(label, list) and len(label) > 1, [], list[str]()
+    def _sampler(self, model: ddim.Model, latents: Latents) -> ddim.Sampler:
+        """As they were encoded, but for what is asked for."""
+        known = latents.recipe.conditions
+        label: Any = known.get("label") if self.label is None else self.classes(model, range(len(latents)))
+        if isinstance(label, list) and len(label) > 1:
+            label = dict(enumerate(label))
+        own = self.steps is None and self.spacing == "uniform"
+        return self.sampler(
+            model, steps=self.steps, tau=latents.recipe.tau if own else None, label=label,
+            guidance=known.get("guidance", 1.0) if self.guidance is None else self.guidance,
+        )  # fmt: skip
+
+    def _decoded(self, sampler: ddim.Sampler, latents: Latents) -> Tensor:
+        import torch
+
+        images, notes = [], list[str]()
         for i in range(0, len(latents), self.batch_size):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                images.append(
-                    model.decode(
-                        latents.part(i, i + self.batch_size), steps=self.steps, spacing=self.spacing,
-                        label=label[i : i + self.batch_size] if each else label, guidance=guidance,
-                        precision=self.precision,
-                    )
-                )  # fmt: skip
+                part = latents.part(i, i + self.batch_size)
+                images.append(sampler.decode(part, seeds=range(i, i + len(part))))
             notes += [str(w.message) for w in caught if w.category is UserWarning and "recipe" in str(w.message)]
         for note in notes[:1]:  # every batch has the same to say
             print(f"note: {note}")

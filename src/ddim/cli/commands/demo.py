@@ -3,63 +3,64 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import tyro
 
-from ddim.cli.show import progress, table
-from ddim.model import DEFAULT, load
-from ddim.pixels import grid, save_png, to_uint8
-from ddim.process import noise
-from ddim.solve import DDIM, step_noise, trajectory
+import ddim
+from ddim.cli import options, show
 
 IMAGES = 10
 RUNS = (("DDIM", 5, 0.0), ("DDIM", 10, 0.0), ("DDIM", 20, 0.0), ("DDIM", 50, 0.0), ("DDPM", 1000, 1.0))
 
 
-@dataclass(frozen=True)
-class Command:
+@options.command
+class Command(options.Quick, options.OfModel):
     """The same ten latents by DDIM at 5, 10, 20, 50 steps and by DDPM at 1000: seconds, network calls, picture."""
 
-    model: tyro.conf.Positional[str] = DEFAULT
-    """A bundled name, a model or run folder, a checkpoint file or a hub id."""
+    model: tyro.conf.Positional[str] = options.DEFAULT
     out: Path = Path("out/demo")
     """Folder for demo.png; a picture of an earlier demo there is replaced."""
     seed: int = 0
     """The first of the ten seeds."""
 
     def run(self) -> None:
-        model = load(self.model, device="auto")
+        model = ddim.load(self.model, device="auto")
         seeds = list(range(self.seed, self.seed + IMAGES))
-        x_T = noise(seeds, model.shape).to(model.device)
-        classes = None if model.num_classes is None else [i % model.num_classes for i in range(IMAGES)]
-        denoise = model.denoiser(label=model.labels(classes, IMAGES))
+        label = None if model.num_classes is None else [i % model.num_classes for i in range(IMAGES)]
         runs = [(name, min(steps, model.schedule.T), eta) for name, steps, eta in RUNS]
         rows: list[Any] = []
         figures: list[list[str]] = []
         took: list[float] = []
-        with torch.no_grad(), progress(sum(steps for _, steps, _ in runs), "network calls") as bar:
-            denoise(x_T, 1)  # the first call pays for set-up that belongs to no row
+        with show.progress(sum(steps for _, steps, _ in runs), "network calls") as bar:
             calls = 0
             for name, steps, eta in runs:
-                start, x = time.perf_counter(), x_T
-                walk = trajectory(denoise, DDIM(eta), model.tau(steps), x_T, step_noise(seeds, x_T))
-                for state in walk:
-                    x, calls = state.x, calls + 1
-                    bar(calls)
-                rows += list(to_uint8(model.space.decode(x)))  # on the CPU: an accelerator is waited for here
+                sampler = self.sampler(model, steps=steps, eta=eta, label=label)
+                if not calls:
+                    sampler.call(seeds)  # the first call pays for set-up that belongs to no row
+                start = time.perf_counter()
+                pictures, calls = self._walked(sampler, seeds, calls, bar)
+                rows += pictures
                 took.append(time.perf_counter() - start)
                 figures.append([name, f"{eta:g}", str(steps), str(steps), f"{took[-1]:.2f}"])
-        labels = [f"{f[0]} {f[2]} steps, {f[3]} calls, {f[4]} s" for f in figures]
+        words = [f"{f[0]} {f[2]} steps, {f[3]} calls, {f[4]} s" for f in figures]
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / "demo.png"
-        scale = max(1, round(56 / model.shape[1]))
-        save_png(path, grid(rows, IMAGES, row_labels=labels, scale=scale, gap=4))
-        print(f"{IMAGES} images from the same {IMAGES} latents, one row a sampler:")
-        print(table(["sampler", "eta", "steps", "network calls", "seconds"], figures))
+        show.save_sheet(path, rows, IMAGES, rows=words, scale=max(1, round(56 / model.shape[1])), gap=4)
+        print(f"{IMAGES} images from the same {IMAGES} latents, one row a sampler, in {model.runs_in(self.precision)}:")
+        print(show.table(["sampler", "eta", "steps", "network calls", "seconds"], figures))
         (few, quick, _), (many, slow, _) = runs[2], runs[-1]
         print(f"{quick}-step {few} is {took[-1] / took[2]:.1f} times faster here than {slow}-step {many}")
         print(path)
+
+    def _walked(self, sampler: ddim.Sampler, seeds: list[int], calls: int, bar: Any) -> tuple[list[Any], int]:
+        import torch
+
+        with torch.no_grad():
+            for step in sampler.trajectory(seeds):
+                state, calls = step.x, calls + step.calls
+                bar(calls)
+        return list(
+            ddim.pixels.to_uint8(sampler.space.decode(state))
+        ), calls  # on the CPU: an accelerator is waited for

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import torch
 import tyro
-from torch import Tensor
 
-from ddim import uses as edit
-from ddim.cli.latent_common import enlargement, image_files, read_images, save_images
-from ddim.cli.show import new_folder
-from ddim.model import Model, load
-from ddim.pixels import fitted, grid, open_image, save_png, to_uint8
-from ddim.process import parse_seeds
+import ddim
+from ddim.cli import options, show
+from ddim.files import new_folder
 from ddim.refused import Refused
-from ddim.solve import sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Command:
+@options.command
+class Command(options.OnDevice, options.Quick, options.Guided, options.Walked, options.Out, options.OfModel):
     """Edit a real image with a model that was never trained to. One kind of edit a run:
 
     --mask paints the white part of the mask anew (RePaint); --label encodes the image and decodes it as another
@@ -31,12 +25,8 @@ class Command:
     part of the way and denoises it (SDEdit): 0 keeps the image, 1 ignores it.
     """
 
-    model: tyro.conf.Positional[str]
-    """A bundled name, a model or run folder, a checkpoint file or a hub id."""
     image: tyro.conf.Positional[Path]
     """The image to edit."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where the edits go: a new or empty folder."""
     strength: float | None = None
     """How far up the edit starts, as a share of T; 0.5 alone, 1 with --label."""
     mask: Path | None = None
@@ -51,12 +41,7 @@ class Command:
     """With --minus: a folder of images with it."""
     amount: float = 1.0
     """With --plus: how far to go; 1 is the difference of the two means."""
-    guidance: float = 1.0
-    """Weight of classifier-free guidance when decoding under --label."""
     steps: int = 50
-    """S, the number of steps."""
-    spacing: str = "uniform"
-    """Which steps; see `ddim sample --help`."""
     seeds: str = "0-3"
     """One edit a seed, where the edit is random (--strength, --mask)."""
     eta: float | None = None
@@ -65,33 +50,29 @@ class Command:
     """With --mask: how often each stretch is walked, to bring both parts into harmony."""
     jump: int = 1
     """With --mask: steps of a stretch."""
-    device: str = "auto"
-    """cpu, cuda, ... or auto."""
 
     def run(self) -> None:
-        if self.out is None:
-            raise Refused("say where the edits go: --out DIR")
-        kind = self._kind()
-        model = load(self.model, device=self.device)
+        out, kind = self.place(), self._kind()
+        model = self.load()
         if not self.image.is_file():
             raise Refused(f"there is no image {self.image}")
-        x, times = read_images(model, [self.image]), model.tau(self.steps, self.spacing)
-        seeds = parse_seeds(self.seeds) if kind in ("strength", "mask") else [0]
-        label = None if self.label is None else model.labels(self.label, len(seeds))
-        made = {"mask": self._by_mask, "label": self._by_label, "direction": self._along, "strength": self._by_strength}
-        known = model.space.encode(x)
-        edits = model.space.decode(made[kind](model, known, times, seeds, label))
-        out = new_folder(self.out)
-        options = {k: str(v) for k, v in vars(self).items() if k not in ("out", "model", "image")}
-        recipe = {"model": self.model, "weights": model.weights_hash, "image": str(self.image), "edit": kind} | options
-        save_images(out, edits, [f"{s:06d}" for s in seeds], recipe)
+        x = show.read_images(model, [self.image])
+        noised = kind in ("strength", "mask")  # else the image is encoded
+        seeds = ddim.process.parse_seeds(self.seeds) if noised else [0]
+        precision = self.precision if noised else self.to_come_back
+        sampler = self.sampler(model, steps=self.steps, label=self.label, clip=False, precision=precision)
+        edits = getattr(self, f"_by_{kind}")(model, sampler, x, seeds)
+        new_folder(out)
+        told = {k: str(v) for k, v in vars(self).items() if k not in ("out", "model", "image")}
+        told |= {"precision": model.runs_in(precision)}
+        recipe = {"model": self.model, "weights": model.weights_hash, "image": str(self.image), "edit": kind} | told
+        show.save_images(out, edits, [f"{s:06d}" for s in seeds], recipe)
         words = ["before", *(f"seed {s}" if len(seeds) > 1 else "after" for s in seeds)]
-        both = grid(to_uint8(torch.cat([x, edits])), len(words), column_labels=words, scale=enlargement(model))
-        save_png(out / "before-after.png", both, {"ddim": json.dumps(recipe)})
+        show.save_sheet(out / "before-after.png", [x, edits], len(words), heads=words, recipe=recipe)
         change = float((edits - x).square().mean().sqrt())
         print(f"{len(edits)} edits by {kind} in {out}; root mean square change {change:.3f} of a range of 2")
 
-    def _kind(self) -> str:
+    def _kind(self) -> Literal["strength", "mask", "label", "direction"]:
         if (self.minus is None) != (self.plus is None):
             raise Refused("--minus and --plus belong together: images without and with the attribute")
         if self.plus is not None and (self.mask is not None or self.label is not None or self.strength is not None):
@@ -104,46 +85,39 @@ class Command:
             return "direction"
         if self.mask is not None:
             return "mask"
-        return (
-            "label" if self.label is not None and (self.strength is None or self.from_label is not None) else "strength"
+        turned = self.label is not None and (self.strength is None or self.from_label is not None)
+        return "label" if turned else "strength"
+
+    def _by_mask(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
+        images = sampler.space.encode(x).expand(len(seeds), *x.shape[1:])
+        paint, eta = show.read_mask(model, self.mask), 1.0 if self.eta is None else self.eta
+        made = ddim.uses.inpaint(
+            sampler.bound(seeds), images, paint, sampler.tau, seeds=seeds, eta=eta, resample=self.resample,
+            jump=self.jump,
+        )  # fmt: skip
+        return sampler.space.decode(made)
+
+    def _by_strength(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
+        strength, images = 0.5 if self.strength is None else self.strength, sampler.space.encode(x)
+        images = images.expand(len(seeds), *x.shape[1:])
+        made = ddim.uses.by_strength(
+            sampler.bound(seeds), images, sampler.tau, strength, seeds=seeds, eta=self.eta or 0.0
         )
+        return sampler.space.decode(made)
 
-    def _by_mask(self, model: Model, x: Tensor, times: tuple[int, ...], seeds: list[int], label: Any) -> Tensor:
-        if self.mask is None or not self.mask.is_file():
-            raise Refused(f"there is no mask {self.mask}")
-        picture = fitted(open_image(self.mask).convert("L"), model.shape[1:])
-        paint = torch.from_numpy(np.array(picture, dtype=np.uint8) >= 128).to(model.device)
-        denoise = model.denoiser(guidance=self._weight(label), label=label, clip=False)
-        eta = 1.0 if self.eta is None else self.eta
-        images = x.expand(len(seeds), *x.shape[1:])
-        return edit.inpaint(denoise, images, paint, times, seeds=seeds, eta=eta, resample=self.resample, jump=self.jump)
+    def _by_label(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
+        how: Any = {"tau": sampler.tau, "spacing": "uniform", "guidance": 1.0, "precision": self.to_come_back}
+        plain, strength = self.sampler(model, label=self.from_label, **how), self.strength
+        made = ddim.uses.by_label(
+            plain.bare, sampler.space.encode(x), sampler.tau, source=model.labels(self.from_label, 1),
+            target=sampler.conditions(seeds).per_image["label"], strength=1.0 if strength is None else strength,
+            guided=sampler.bare,
+        )  # fmt: skip
+        return sampler.space.decode(made)
 
-    def _by_strength(self, model: Model, x: Tensor, times: tuple[int, ...], seeds: list[int], label: Any) -> Tensor:
-        denoise = model.denoiser(guidance=self._weight(label), label=label, clip=False)
-        strength = 0.5 if self.strength is None else self.strength
-        images = x.expand(len(seeds), *x.shape[1:])
-        return edit.by_strength(denoise, images, times, strength, seeds=seeds, eta=self.eta or 0.0)
-
-    def _by_label(self, model: Model, x: Tensor, times: tuple[int, ...], seeds: list[int], label: Any) -> Tensor:
-        source = None if self.from_label is None else model.labels(self.from_label, 1)
-        model.labels(self.from_label, 1)
-        plain: Any = model.denoiser(clip=False)
-        guided = plain
-        if self.guidance != 1.0:
-            guided = model.guided(self.guidance)
-        strength = 1.0 if self.strength is None else self.strength
-        return edit.by_label(plain, x, times, source=source, target=label, strength=strength, guided=guided)
-
-    def _along(self, model: Model, x: Tensor, times: tuple[int, ...], seeds: list[int], label: Any) -> Tensor:
-        sets = []
-        for folder in (self.minus, self.plus):
-            files = image_files([Path(str(folder))])
-            sets.append(model.encode(read_images(model, files), tau=times, method="implicit").x_T)
-        latent = model.encode(model.space.decode(x), tau=times, method="implicit").x_T
-        moved = edit.along(latent, edit.direction(*sets), self.amount)
-        return sample(model.denoiser(clip=False), moved, times)
-
-    def _weight(self, label: Any) -> float:
-        if label is None and self.guidance != 1.0:
-            raise Refused(f"--guidance {self.guidance} needs --label")
-        return self.guidance
+    def _by_direction(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
+        sets = [options.image_files([folder]) for folder in (self.minus, self.plus) if folder is not None]
+        without, having = (sampler.encode(show.read_images(model, files), "implicit").x_T for files in sets)
+        towards = ddim.uses.direction(without, having)
+        moved = ddim.uses.along(sampler.encode(x, "implicit").x_T, towards, self.amount)
+        return sampler.sample(seeds, latents=moved)

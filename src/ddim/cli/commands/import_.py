@@ -3,46 +3,39 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import tyro
 
-from ddim.checkpoints import open_checkpoint, parsed, read_settings, save_checkpoint
-from ddim.cli.commands.info import checked, described, reported
+import ddim
+from ddim.cli import options
 from ddim.refused import Refused
 
 
-@dataclass(frozen=True)
-class Command:
+@options.command
+class Command(options.Foreign, options.NewFolder):
     """Turn a diffusers, ermongroup, OpenAI or lucidrains checkpoint into a model folder."""
 
     source: tyro.conf.Positional[str]
     """The checkpoint: a file, a diffusers folder, or a hub id."""
-    out: tyro.conf.Positional[Path]
-    """The model folder to write; it must not exist."""
-    family: str = "auto"
-    """auto, diffusers, ermongroup, openai or lucidrains."""
-    config: Path | None = None
-    """The peer's own settings, a YAML or JSON file, where the checkpoint does not hold them."""
     set: tuple[str, ...] = ()
     """Single settings in the peer's names, NAME=VALUE; dots go into sections: diffusion.image_size=64."""
     data: str | None = None
     """Real images like those it was trained on; with them the import checks its reading."""
 
     def run(self) -> None:
-        if self.out.exists():
-            raise Refused(f"{self.out} exists; nothing is overwritten, choose a new folder")
-        settings = merged(read_settings(self.config), self.set)
-        checkpoint = open_checkpoint(self.source, family=self.family, config=settings)
+        self.refuse_existing()
+        from ddim.cli.facts import checked, described, reported
+
+        settings = merged(ddim.checkpoints.read_settings(self.config), self.set)
+        checkpoint = ddim.checkpoints.open_checkpoint(self.source, family=self.family, config=settings)
         print(described(checkpoint))
         if self.data is not None:
             report = checked(checkpoint, self.data)
             print("\n" + reported(report))
             for warning in report.warnings:
                 print(f"ddim: warning: {warning}", file=sys.stderr)
-        save_checkpoint(self.out, checkpoint)
+        ddim.checkpoints.save_checkpoint(self.out, checkpoint)
         print(f"\nwritten to {self.out}")
 
 
@@ -65,5 +58,5 @@ def merged(settings: dict[str, Any], assignments: tuple[str, ...]) -> dict[str, 
                 raise Refused(f"--set {text}: {section} is not a section")
             place[section] = dict(inner)
             place = place[section]
-        place[last] = parsed(value, f"--set {text}: the value")
+        place[last] = ddim.checkpoints.parsed(value, f"--set {text}: the value")
     return out

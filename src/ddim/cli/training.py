@@ -1,0 +1,204 @@
+"""`ddim train` beside its options: what is checked first, the bar, the signals, out of memory in plain words."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from ddim.data import Images, open_images
+from ddim.jobs import Cadence, Plan, Recipe, refuse_existing, resolve_precision, start, train_run
+from ddim.nets import PRESETS
+from ddim.refused import Refused
+
+if TYPE_CHECKING:
+    from ddim.cli.commands.train import Command
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+
+
+def cadence_of(asked: Command) -> Cadence:
+    """How often something happens beside training.
+
+    Raises:
+        Refused: a number that makes no sense.
+    """
+    for name, least in (("max_steps", 1), ("checkpoint_every", 1), ("log_every", 1), ("preview_every", 0)):
+        if getattr(asked, name) < least:
+            raise Refused(f"`{name}` must be at least {least}, got {getattr(asked, name)}")
+    return Cadence(asked.max_steps, asked.checkpoint_every, asked.log_every, asked.preview_every)
+
+
+def recipe_of(asked: Command) -> Recipe:
+    """What decides the weights."""
+    given: dict[str, Any] = {n: getattr(asked, n) for n in Recipe.__dataclass_fields__ if n != "precision"}
+    return Recipe(**given, precision=resolve_precision(asked.precision, asked.device))
+
+
+def words_of(asked: Command, ancestor: Mapping[str, Any] | None) -> str:
+    """The command that makes this run: what was given, without what does not matter to the result."""
+    words = ["ddim", "train", asked.data, "--out", str(asked.out)]
+    for f in dataclasses.fields(asked)[2:]:
+        value = getattr(asked, f.name)
+        if f.name == "init" and value is None and ancestor is not None:
+            value = ancestor["source"]
+        if value != f.default and f.name != "resume":
+            flag = "--" + f.name.replace("_", "-")
+            words += [flag] if value is True else [flag, str(value)]
+    return shlex.join(words)
+
+
+def refuse_place(asked: Command) -> None:
+    """Before the data is read.
+
+    Raises:
+        Refused: a run folder inside the images' folder, one that is there, or that cannot be made.
+    """
+    data, out = Path(asked.data), asked.out
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+        raise Refused(
+            f"--out {out} lies inside the images' folder {data}, so that its previews would become data; "
+            "choose one outside"
+        )
+    if asked.resume:
+        return
+    refuse_existing(out)
+    above = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise Refused(f"{out} cannot be made: {above} is no folder that can be written to; choose another --out")
+
+
+def checked_images(asked: Command) -> Images:
+    """The data, every image of it looked at under a bar; what was found is told on stderr."""
+    bar: tqdm[Any] | None = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal bar
+        bar = bar or tqdm(total=total, unit=" images", desc="data check", disable=not sys.stderr.isatty(), delay=2)
+        bar.update(done - bar.n)
+
+    try:
+        images = open_images(
+            asked.data, size=size_of(asked.size), fit=asked.fit, channels=asked.channels,
+            skip_unreadable=asked.skip_unreadable, labels=asked.labels != "ignore", progress=progress,
+        )  # fmt: skip
+    finally:
+        if bar is not None:
+            bar.close()
+    for line in images.report.lines():
+        print(line, file=sys.stderr)
+    return images
+
+
+def labelled(asked: Command, images: Images) -> bool:
+    """Whether the classes are learnt.
+
+    Raises:
+        Refused: they shall be, and there are none.
+    """
+    classes = images.report.classes or {}
+    if asked.labels == "use" and not classes:
+        raise Refused(f"--labels use: {asked.data} has no classes; use a folder per class or a label column")
+    return sum(n > 0 for n in classes.values()) >= 2 if asked.labels == "auto" else asked.labels == "use"
+
+
+def preset_of(name: str | None, images: Images) -> str:
+    """The network of that name, or the one for images of this size.
+
+    Raises:
+        Refused: an unknown name.
+    """
+    if name is not None:
+        if name not in PRESETS:
+            raise Refused(f"unknown --preset {name!r}; choose one of {', '.join(PRESETS)}")
+        return name
+    c, h, w = images.shape
+    side = max(h, w)
+    if side <= 16:
+        return "digits"
+    if side <= 32:
+        return "mnist" if c == 1 else "cifar10-small"
+    return "64" if side <= 64 else "128"
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """ "32" or "48x64" as (H, W).
+
+    Raises:
+        Refused: anything else.
+    """
+    if text is None:
+        return None
+    high, _, wide = text.lower().partition("x")
+    if not high.isdecimal() or (wide and not wide.isdecimal()) or text.lower().endswith("x"):
+        raise Refused(f'--size is written like "32" or "48x64" (height x width); cannot read {text!r}')
+    size = int(high), int(wide or high)
+    if min(size) < 1:
+        raise Refused(f"--size must be at least 1x1, got {text!r}")
+    return size
+
+
+def trained(plan: Plan, cadence: Cadence, *, resume: bool) -> None:
+    """Train under a bar; a signal stops after the step in hand, with a checkpoint."""
+    state = start(plan, cadence.max_steps, resume=resume)
+    main = state.accelerator.is_main_process
+    if main:
+        size = sum(p.numel() for p in state.unwrapped.parameters()) / 1e6
+        classes = f", {len(plan.images.class_names or ())} classes" if plan.labelled else ""
+        print(f"preset {plan.preset}: {size:.2f}M parameters{classes}, {plan.recipe.precision}", file=sys.stderr)
+    bar = tqdm(
+        total=cadence.max_steps, initial=state.step, unit=" step", file=sys.stderr,
+        disable=not (main and sys.stderr.isatty()),
+    )  # fmt: skip
+    with signals() as caught, bar:
+        for p in train_run(plan, state, cadence, lambda: bool(caught)):
+            bar.set_postfix_str(f"loss {p.smooth_loss:.4f}, {p.images_per_second:.0f} images/s", refresh=False)
+            bar.update()
+    if caught:
+        said = f"stopped at step {state.step}, checkpoint saved; go on with: {plan.command} --resume"
+        print(f"ddim: {said}", file=sys.stderr)
+        sys.exit(128 + caught[0])
+    if main:
+        now = f"ddim sample {plan.run} --out DIR"
+        print(f"{plan.run}: {state.step} steps, loss {state.smooth_loss:.4f}; now: {now}")
+
+
+@contextmanager
+def memory(recipe: Recipe, resume: bool) -> Iterator[None]:
+    """Out of memory, in whoever's words, as a mistake with its remedy."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError; its CPU side has no name
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        kept = "; a run that has checkpoints keeps its options: that is a new --out" if resume else ""
+        raise Refused(
+            f"out of memory with --batch-size {recipe.batch_size} in {recipe.accumulation} part(s); "
+            f"split it with a larger --accumulation (the same result), or give a smaller --batch-size{kept}"
+        ) from None
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are noted, so that the step in hand is finished and saved; a second one interrupts."""
+    caught: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
