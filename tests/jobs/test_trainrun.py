@@ -130,7 +130,7 @@ def test_an_existing_run_is_never_touched_without_resume(faces, tmp_path, capsys
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_data_is_read(faces, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("ddim.cli.commands.train.open_images", None)
+    monkeypatch.setattr("ddim.cli.training.open_images", None)
     assert ddim("train", faces, "--out", tmp_path / "file" / "run") == 2
     assert "file" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
@@ -20,33 +20,37 @@ from ddim.nets import PRESETS
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
-    from ddim.cli.commands.train import Command
+    from _typeshed import DataclassInstance
+
+    from ddim.pixels import Fit
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
-def cadence_of(asked: Command) -> Cadence:
+def cadence_of(asked: Mapping[str, Any]) -> Cadence:
     """How often something happens beside training.
 
     Raises:
         Refused: a number that makes no sense.
     """
-    for name, least in (("max_steps", 1), ("checkpoint_every", 1), ("log_every", 1), ("preview_every", 0)):
-        if getattr(asked, name) < least:
-            raise Refused(f"`{name}` must be at least {least}, got {getattr(asked, name)}")
-    return Cadence(asked.max_steps, asked.checkpoint_every, asked.log_every, asked.preview_every)
+    least = {"max_steps": 1, "checkpoint_every": 1, "log_every": 1, "preview_every": 0}
+    for name, low in least.items():
+        if asked[name] < low:
+            raise Refused(f"`{name}` must be at least {low}, got {asked[name]}")
+    return Cadence(*(asked[name] for name in least))
 
 
-def recipe_of(asked: Command) -> Recipe:
-    """What decides the weights."""
-    given: dict[str, Any] = {n: getattr(asked, n) for n in Recipe.__dataclass_fields__ if n != "precision"}
-    return Recipe(**given, precision=resolve_precision(asked.precision, asked.device))
+def recipe_of(asked: Mapping[str, Any]) -> Recipe:
+    """What decides the weights, with its precision made definite."""
+    precision = resolve_precision(asked["precision"], asked["device"])
+    return Recipe(**{name: asked[name] for name in Recipe.__dataclass_fields__} | {"precision": precision})
 
 
-def words_of(asked: Command, ancestor: Mapping[str, Any] | None) -> str:
-    """The command that makes this run: what was given, without what does not matter to the result."""
-    words = ["ddim", "train", asked.data, "--out", str(asked.out)]
-    for f in dataclasses.fields(asked)[2:]:
+def words_of(asked: DataclassInstance, ancestor: Mapping[str, Any] | None) -> str:
+    """The command that makes this run: data, --out and what was given, without what does not matter to the result."""
+    data, out, *more = dataclasses.fields(asked)
+    words = ["ddim", "train", getattr(asked, data.name), "--out", str(getattr(asked, out.name))]
+    for f in more:
         value = getattr(asked, f.name)
         if f.name == "init" and value is None and ancestor is not None:
             value = ancestor["source"]
@@ -56,19 +60,18 @@ def words_of(asked: Command, ancestor: Mapping[str, Any] | None) -> str:
     return shlex.join(words)
 
 
-def refuse_place(asked: Command) -> None:
+def refuse_place(out: Path, data: Path, resume: bool) -> None:
     """Before the data is read.
 
     Raises:
         Refused: a run folder inside the images' folder, one that is there, or that cannot be made.
     """
-    data, out = Path(asked.data), asked.out
     if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
         raise Refused(
             f"--out {out} lies inside the images' folder {data}, so that its previews would become data; "
             "choose one outside"
         )
-    if asked.resume:
+    if resume:
         return
     refuse_existing(out)
     above = next(p for p in (out, *out.absolute().parents) if p.exists())
@@ -76,7 +79,9 @@ def refuse_place(asked: Command) -> None:
         raise Refused(f"{out} cannot be made: {above} is no folder that can be written to; choose another --out")
 
 
-def checked_images(asked: Command) -> Images:
+def checked_images(
+    data: str, *, size: str | None, fit: Fit, channels: Literal[1, 3] | None, skip_unreadable: bool, labels: bool
+) -> Images:
     """The data, every image of it looked at under a bar; what was found is told on stderr."""
     bar: tqdm[Any] | None = None
 
@@ -87,8 +92,8 @@ def checked_images(asked: Command) -> Images:
 
     try:
         images = open_images(
-            asked.data, size=size_of(asked.size), fit=asked.fit, channels=asked.channels,
-            skip_unreadable=asked.skip_unreadable, labels=asked.labels != "ignore", progress=progress,
+            data, size=size_of(size), fit=fit, channels=channels, skip_unreadable=skip_unreadable, labels=labels,
+            progress=progress,
         )  # fmt: skip
     finally:
         if bar is not None:
@@ -98,16 +103,16 @@ def checked_images(asked: Command) -> Images:
     return images
 
 
-def labelled(asked: Command, images: Images) -> bool:
+def labelled(asked: str, images: Images) -> bool:
     """Whether the classes are learnt.
 
     Raises:
         Refused: they shall be, and there are none.
     """
     classes = images.report.classes or {}
-    if asked.labels == "use" and not classes:
-        raise Refused(f"--labels use: {asked.data} has no classes; use a folder per class or a label column")
-    return sum(n > 0 for n in classes.values()) >= 2 if asked.labels == "auto" else asked.labels == "use"
+    if asked == "use" and not classes:
+        raise Refused(f"--labels use: {images.report.source} has no classes; use a folder per class or a label column")
+    return sum(n > 0 for n in classes.values()) >= 2 if asked == "auto" else asked == "use"
 
 
 def preset_of(name: str | None, images: Images) -> str:

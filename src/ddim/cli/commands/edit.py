@@ -81,28 +81,24 @@ class Command(options.OnDevice, options.Quick, options.Guided, options.Walked, o
             raise Refused("--mask paints from pure noise: give it without --strength")
         if self.from_label is not None and self.label is None:
             raise Refused("--from-label says what the image shows: give --label, what it shall become")
-        if self.plus is not None:
-            return "direction"
-        if self.mask is not None:
-            return "mask"
+        if self.plus is not None or self.mask is not None:
+            return "direction" if self.plus is not None else "mask"
         turned = self.label is not None and (self.strength is None or self.from_label is not None)
         return "label" if turned else "strength"
 
     def _by_mask(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
         images = sampler.space.encode(x).expand(len(seeds), *x.shape[1:])
-        paint, eta = show.read_mask(model, self.mask), 1.0 if self.eta is None else self.eta
         made = ddim.uses.inpaint(
-            sampler.bound(seeds), images, paint, sampler.tau, seeds=seeds, eta=eta, resample=self.resample,
-            jump=self.jump,
+            sampler.bound(seeds), images, show.read_mask(model, self.mask), sampler.tau, seeds=seeds,
+            eta=1.0 if self.eta is None else self.eta, resample=self.resample, jump=self.jump,
         )  # fmt: skip
         return sampler.space.decode(made)
 
     def _by_strength(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
         strength, images = 0.5 if self.strength is None else self.strength, sampler.space.encode(x)
         images = images.expand(len(seeds), *x.shape[1:])
-        made = ddim.uses.by_strength(
-            sampler.bound(seeds), images, sampler.tau, strength, seeds=seeds, eta=self.eta or 0.0
-        )
+        bound, eta = sampler.bound(seeds), self.eta or 0.0
+        made = ddim.uses.by_strength(bound, images, sampler.tau, strength, seeds=seeds, eta=eta)
         return sampler.space.decode(made)
 
     def _by_label(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:

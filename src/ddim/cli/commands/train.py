@@ -83,14 +83,17 @@ class Command(options.OnDevice):
     def run(self) -> None:
         from ddim.cli import training
 
-        cadence, recipe = training.cadence_of(self), training.recipe_of(self)
-        training.refuse_place(self)
+        cadence, recipe = training.cadence_of(vars(self)), training.recipe_of(vars(self))
+        training.refuse_place(self.out, Path(self.data), self.resume)
         # A run that has a checkpoint needs the model it began from no more: that may be gone, or trained on.
         known = ddim.jobs.ancestor_of(self.out) if self.resume else None
         init = None if known is not None or self.init is None else ddim.load(self.init).checkpoint
-        images = training.checked_images(self)
+        images = training.checked_images(
+            self.data, size=self.size, fit=self.fit, channels=self.channels, skip_unreadable=self.skip_unreadable,
+            labels=self.labels != "ignore",
+        )  # fmt: skip
         plan = ddim.jobs.Plan(
-            self.out, images, training.preset_of(self.preset, images), recipe, training.labelled(self, images),
+            self.out, images, training.preset_of(self.preset, images), recipe, training.labelled(self.labels, images),
             training.words_of(self, known), self.device, init, known,
         )  # fmt: skip
         with training.memory(recipe, self.resume):
