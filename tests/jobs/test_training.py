@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import os
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ from torch import nn
 
 from ddim import Schedule
 from ddim.data import Batch
-from ddim.jobs import Recipe, resolve_precision
-from ddim.jobs.train.loop import DivergedError, _watch, draws, fit
-from ddim.jobs.train.state import TrainState, begin_from, new_state
+from ddim.jobs import Denoising, DivergedError, Recipe, TrainState, fit, new_state, resolve_precision, state_of
+from ddim.jobs.train.loop import _watch
+from ddim.jobs.train.state import begin_from, load_checkpoint, save_checkpoint
+from ddim.process import generator
 
 SHAPE = (1, 8, 8)
 
@@ -21,6 +23,10 @@ def constant_batches(n, value=0.5):
         return Batch(x0, torch.zeros(len(x0), dtype=torch.int64))
 
     return batch_at
+
+
+def draws(recipe, step, shape):
+    return Denoising.of(recipe).draw(generator(recipe.seed, "train", step), recipe.batch_size, shape)
 
 
 def test_precision_is_settled_before_it_is_stored(monkeypatch):
@@ -38,8 +44,8 @@ def test_precision_is_settled_before_it_is_stored(monkeypatch):
 
 
 def test_draws_are_a_function_of_seed_and_step_with_the_right_laws():
-    recipe = Recipe(batch_size=4000, label_dropout=0.2)
-    a, b, other = (draws(r, s, (2,), 10) for r, s in ((recipe, 3), (recipe, 3), (recipe, 4)))
+    recipe = Recipe(batch_size=4000, label_dropout=0.2, timesteps=10)
+    a, b, other = (draws(r, s, (2,)) for r, s in ((recipe, 3), (recipe, 3), (recipe, 4)))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True)) and not torch.equal(a.eps, other.eps)
     counts = torch.bincount(a.t, minlength=11)
     assert int(counts[0]) == 0 and len(counts) == 11  # t in 1..T, both ends drawn
@@ -69,15 +75,15 @@ def recorded_state(recipe, null_label=None):
     optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
     ema = type(state.ema)(module, recipe.ema)
     network, prepared = state.accelerator.prepare(module, optimizer)
-    return TrainState(module, network, prepared, ema, state.schedule, state.accelerator)
+    return TrainState(module, network, prepared, ema, state.accelerator, recipe)
 
 
 def test_the_network_sees_x_t_the_zero_based_time_and_dropped_labels():
     recipe = Recipe(batch_size=64, label_dropout=0.5, warmup=0, clip=1e9)
     state = recorded_state(recipe, null_label=7)
-    next(fit(state, constant_batches(64), recipe, max_steps=1))
+    next(fit(state, constant_batches(64), Denoising.of(recipe), max_steps=1))
     x_t, label_t, label = state.unwrapped.seen[0]
-    d = draws(recipe, 0, SHAPE, 1000)
+    d = draws(recipe, 0, SHAPE)
     assert torch.equal(label_t, d.t - 1) and label_t.dtype == torch.int64
     a = Schedule.linear().alpha_bar[d.t].float().view(-1, 1, 1, 1)
     assert torch.allclose(x_t, a.sqrt() * 0.5 + (1 - a).sqrt() * d.eps, atol=1e-6)
@@ -88,8 +94,8 @@ def test_one_step_is_gradient_descent_on_the_mean_squared_error():
     """out = w = 0: loss = mean eps^2, gradient = -2 mean eps; SGD(lr) gives w = 2 lr mean eps."""
     recipe = Recipe(batch_size=32, warmup=0, lr=0.1, clip=1e9)
     state = recorded_state(recipe)
-    p = next(fit(state, constant_batches(32), recipe, max_steps=1))
-    eps = draws(recipe, 0, SHAPE, 1000).eps.double()
+    p = next(fit(state, constant_batches(32), Denoising.of(recipe), max_steps=1))
+    eps = draws(recipe, 0, SHAPE).eps.double()
     assert p.loss == pytest.approx(float(eps.square().mean()), rel=1e-5)
     assert state.unwrapped.w.item() == pytest.approx(0.1 * 2 * float(eps.mean()), rel=1e-4)
     assert p.grad_norm == pytest.approx(2 * abs(float(eps.mean())), rel=1e-4) and p.step == state.step == 1
@@ -98,7 +104,7 @@ def test_one_step_is_gradient_descent_on_the_mean_squared_error():
 def test_the_gradient_is_clipped():
     recipe = Recipe(batch_size=32, warmup=0, lr=1.0, clip=1e-4)
     state = recorded_state(recipe)
-    next(fit(state, constant_batches(32), recipe, max_steps=1))
+    next(fit(state, constant_batches(32), Denoising.of(recipe), max_steps=1))
     assert abs(float(state.unwrapped.w)) == pytest.approx(1e-4, rel=0.02)
 
 
@@ -107,7 +113,7 @@ def test_accumulation_changes_nothing_but_rounding():
     for parts in (1, 4):
         recipe = Recipe(batch_size=16, accumulation=parts, warmup=0, lr=1e-3)
         state = new_state(recipe, "digits", SHAPE, 2, "cpu")
-        losses = [p.loss for p in fit(state, constant_batches(16), recipe, max_steps=2)]
+        losses = [p.loss for p in fit(state, constant_batches(16), Denoising.of(recipe), max_steps=2)]
         weights.append((losses, torch.cat([p.detach().flatten() for p in state.unwrapped.parameters()])))
     (loss_1, w_1), (loss_4, w_4) = weights
     assert loss_1 == pytest.approx(loss_4, rel=1e-5)
@@ -117,7 +123,7 @@ def test_accumulation_changes_nothing_but_rounding():
 def test_ema_follows_the_steps():
     recipe = Recipe(batch_size=4, warmup=0, lr=0.1, clip=1e9, ema=0.5)
     state, expected = recorded_state(recipe), 0.0
-    for n, _ in enumerate(fit(state, constant_batches(4), recipe, max_steps=5)):
+    for n, _ in enumerate(fit(state, constant_batches(4), Denoising.of(recipe), max_steps=5)):
         d = min(0.5, (1 + n) / (10 + n))
         expected = d * expected + (1 - d) * float(state.unwrapped.w)
     assert float(state.ema.shadow["w"]) == pytest.approx(expected, rel=1e-5)
@@ -131,7 +137,7 @@ def test_the_loss_falls_in_every_prediction():
         def unlabelled(step, rows=slice(None)):
             return Batch(torch.full((8, *SHAPE), 0.5)[rows], None)
 
-        losses = [p.loss for p in fit(state, unlabelled, recipe, max_steps=25)]
+        losses = [p.loss for p in fit(state, unlabelled, Denoising.of(recipe), max_steps=25)]
         assert sum(losses[-5:]) < 0.5 * sum(losses[:5]), prediction
 
 
@@ -148,7 +154,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights():
     # x_t is not looked at by the recorder: let it be
     state.unwrapped.forward = lambda x, t, label=None: state.unwrapped.w + x
     with pytest.raises(DivergedError, match="the loss is nan at step 3"):
-        list(fit(state, poisoned, recipe, max_steps=9))
+        list(fit(state, poisoned, Denoising.of(recipe), max_steps=9))
     assert state.step == 2 and math.isfinite(float(state.unwrapped.w)) and math.isfinite(float(state.ema.shadow["w"]))
 
 
@@ -157,7 +163,7 @@ def test_a_loss_far_above_its_best_for_long_stops():
     state = recorded_state(recipe)
     state.unwrapped.forward = lambda x, t, label=None: state.unwrapped.w + (0 if state.step < 60 else 10) + 0 * x
     with pytest.raises(DivergedError, match="above 5 times its best for 100 steps"):
-        list(fit(state, constant_batches(20), recipe, max_steps=500))
+        list(fit(state, constant_batches(20), Denoising.of(recipe), max_steps=500))
     assert 160 <= state.step < 180
 
 
@@ -223,3 +229,59 @@ def test_a_model_that_computes_otherwise_is_not_trained_on(another):
         begin_from(dataclasses.replace(same, data_range=(0.0, 1.0)), state, Recipe())
     with pytest.raises(ValueError, match=r"times scaled by 0\.25"):
         begin_from(dataclasses.replace(same, time_scale=0.25), state, Recipe())
+
+
+# -- another loss ----------------------------------------------------------------------------------------
+
+
+class Slope(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(()))
+
+
+class Lengths(NamedTuple):
+    u: torch.Tensor
+
+
+class Regression:
+    """|w u - 3 u x0|^2 with u of its own, uniform in [1, 2): nothing of diffusion, so w is 3 x0 at the end."""
+
+    def draw(self, g, n, shape):
+        self.asked = n, shape
+        return Lengths(torch.from_numpy(1 + g.random(n)))
+
+    def __call__(self, state, batch, draws):
+        target = 3 * batch.x0.flatten(1).mean(1)
+        return ((state.network.w - target) * draws.u).square().mean()
+
+
+def toy(**changes):
+    recipe = Recipe(batch_size=8, warmup=0, lr=0.05, ema=0.5, clip=1e9, **changes)
+    return state_of(Slope(), recipe, "cpu")
+
+
+def test_any_loss_with_draws_of_its_own_is_trained_by_the_same_loop():
+    state, loss = toy(), Regression()
+    first, *_, last = list(fit(state, constant_batches(8), loss, max_steps=200))
+    assert loss.asked == (8, SHAPE)
+    u = 1 + generator(0, "train", 0).random(8)
+    assert first.loss == pytest.approx(float((1.5 * u) @ (1.5 * u)) / 8, rel=1e-5)  # w = 0, target 3 * 0.5
+    assert state.unwrapped.w.item() == pytest.approx(1.5, abs=0.02) and last.loss < 1e-3
+    assert float(state.ema.shadow["w"]) == pytest.approx(1.5, abs=0.02)
+
+
+def test_its_parts_have_their_own_rows_and_it_resumes_bit_for_bit(tmp_path):
+    weights = {}
+    for parts in (1, 4):
+        state = toy(accumulation=parts)
+        list(fit(state, constant_batches(8), Regression(), max_steps=12))
+        weights[parts] = state.unwrapped.w.item()
+    assert weights[1] == pytest.approx(weights[4], rel=1e-5)
+    half = toy()
+    list(fit(half, constant_batches(8), Regression(), max_steps=5))
+    path = save_checkpoint(tmp_path, half)
+    other = toy()
+    load_checkpoint(path, other)
+    list(fit(other, constant_batches(8), Regression(), max_steps=12))
+    assert other.step == 12 and other.unwrapped.w.item() == weights[1]

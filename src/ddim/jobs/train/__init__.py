@@ -1,17 +1,28 @@
 """Training as a job: what decides a run, its loss, its loop, its state, its folder, its log."""
 
+from ddim.jobs.train.loop import DivergedError, Loss, Progress, fit
+from ddim.jobs.train.loss import Denoising
+from ddim.jobs.train.plan import Cadence, Plan
 from ddim.jobs.train.recipe import Precision, Recipe
-from ddim.jobs.train.run import Cadence, Plan, ancestor_of, refuse_existing, start, train_run
-from ddim.jobs.train.state import resolve_precision
+from ddim.jobs.train.run import ancestor_of, refuse_existing, start, train_run
+from ddim.jobs.train.state import TrainState, new_state, resolve_precision, state_of
 
 __all__ = [
     "Cadence",
+    "Denoising",
+    "DivergedError",
+    "Loss",
     "Plan",
     "Precision",
+    "Progress",
     "Recipe",
+    "TrainState",
     "ancestor_of",
+    "fit",
+    "new_state",
     "refuse_existing",
     "resolve_precision",
     "start",
+    "state_of",
     "train_run",
 ]

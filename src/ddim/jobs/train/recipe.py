@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from ddim.jobs.job import differences
 from ddim.process import Objective, Schedule
@@ -21,6 +21,30 @@ from ddim.refused import Refused
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SCHEDULES = ("linear", "scaled_linear", "cosine", "sigmoid")
 PREDICTIONS = ("eps", "x0", "v")  # what a model folder can say of itself
+
+
+class Pace(Protocol):
+    """What the loop and its state have to know of any recipe; each is as `Recipe` says."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def accumulation(self) -> int: ...
+    @property
+    def optimizer(self) -> str: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def clip(self) -> float: ...
+    @property
+    def ema(self) -> float: ...
+    @property
+    def precision(self) -> str: ...
+    def lr_at(self, step: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -82,6 +106,7 @@ class Recipe:
         if self.zero_terminal_snr and self.prediction == "eps":
             raise Refused("eps prediction cannot be trained with zero terminal SNR; use prediction v or x0")
         self.objective()
+        self.noise_schedule()
 
     def objective(self) -> Objective:
         """The loss."""

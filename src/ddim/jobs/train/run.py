@@ -7,75 +7,31 @@ the recipe), previews/, log.jsonl and tensorboard/.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ddim.checkpoints import Checkpoint, save_folder
-from ddim.data import Batches, Images
-from ddim.denoise import Clip, NetworkDenoiser, bound, labels
+from ddim.checkpoints import save_folder
+from ddim.data import Batches
 from ddim.files import is_temporary, write_text
 from ddim.jobs.job import RECIPE, plain
 from ddim.jobs.train.log import BOARD, LOG, Log
 from ddim.jobs.train.loop import DivergedError, Progress, fit
-from ddim.jobs.train.recipe import Recipe, difference, read_recipe
+from ddim.jobs.train.loss import Denoising
+from ddim.jobs.train.plan import Cadence, Plan
+from ddim.jobs.train.previews import PREVIEWS, preview
+from ddim.jobs.train.recipe import difference, read_recipe
 from ddim.jobs.train.state import TrainState, begin_from, checkpoints, load_checkpoint, new_state, save_checkpoint
-from ddim.pixels import grid, save_png, to_uint8
-from ddim.process import noise, tau
+from ddim.nets import DiffusersNetwork
 from ddim.refused import Refused
-from ddim.solve import sample
 
 STATE = "state"
-BARE = (STATE, LOG, "previews", BOARD)  # all there is in a run before its first checkpoint
-PREVIEW_STEPS = 20
+BARE = (STATE, LOG, PREVIEWS, BOARD)  # all there is in a run before its first checkpoint
 
 
-@dataclass(frozen=True)
-class Cadence:
-    """How far, and how often what is written; no part of the recipe. Counts are optimizer steps; 0 is never."""
-
-    max_steps: int
-    checkpoint_every: int = 1000
-    log_every: int = 50
-    preview_every: int = 1000
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A run: where, of what, how. It begins from `init`; where that is needed no more, `ancestor` is known of it."""
-
-    run: Path
-    images: Images
-    preset: str
-    recipe: Recipe
-    labelled: bool
-    command: str
-    device: str = "auto"
-    init: Checkpoint | None = None
-    ancestor: Mapping[str, Any] | None = None
-
-    def stored(self) -> dict[str, Any]:
-        """Everything a resume must find unchanged; the data by what its pixels are, not by where they lie."""
-        return {
-            **self.recipe.as_dict(),
-            "preset": self.preset, "shape": list(self.images.shape), "conditional": self.labelled,
-            "data": self.images.report.sha256,
-            **({"init": self.descent["sha256"]} if self.descent is not None else {}),
-        }  # fmt: skip
-
-    @property
-    def descent(self) -> Mapping[str, Any] | None:
-        """Source, hash and provenance of the model the weights come from."""
-        if self.init is None:
-            return self.ancestor
-        init = self.init
-        return {"source": init.source, "sha256": init.sha256, "provenance": init.meta.get("provenance")}
-
-
-def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState:
+def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState[DiffusersNetwork]:
     """The state a run begins or goes on with; nothing is written before everything has been checked.
 
     Raises:
@@ -145,7 +101,7 @@ def _refuse_other_recipe(folder: Path, plan: Plan) -> None:
 
 
 def train_run(
-    plan: Plan, state: TrainState, cadence: Cadence, stop: Callable[[], bool] = lambda: False
+    plan: Plan, state: TrainState[DiffusersNetwork], cadence: Cadence, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[Progress]:
     """Train to cadence.max_steps, keeping RUN up to date, and yield after every step.
 
@@ -161,12 +117,12 @@ def train_run(
     log = Log(plan.run, state.step) if main else None
     begun = state.step
     try:
-        for p in fit(state, batches, plan.recipe, max_steps=cadence.max_steps):
+        for p in fit(state, batches, Denoising.of(plan.recipe), max_steps=cadence.max_steps):
             if log is not None and _due(p.step, cadence.log_every):
                 log.write(p)
             last = p.step == cadence.max_steps or _agreed(state, stop())
-            if main and _due(p.step, cadence.preview_every):
-                preview(plan, state, log)
+            if log is not None and _due(p.step, cadence.preview_every):
+                log.picture(preview(plan, state), p.step)
             if last or _due(p.step, cadence.checkpoint_every):
                 checkpoint(plan, state)
             yield p
@@ -185,7 +141,7 @@ def train_run(
             log.close()
 
 
-def _agreed(state: TrainState, stop: bool) -> bool:
+def _agreed(state: TrainState[DiffusersNetwork], stop: bool) -> bool:
     """Whether any process was told to stop: all must leave the loop after the same step."""
     if state.accelerator.num_processes == 1:
         return stop
@@ -197,7 +153,7 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def checkpoint(plan: Plan, state: TrainState) -> None:
+def checkpoint(plan: Plan, state: TrainState[DiffusersNetwork]) -> None:
     """Save the state, then the averaged weights as a model folder in RUN."""
     if state.accelerator.is_main_process:
         save_checkpoint(plan.run / STATE, state)
@@ -205,7 +161,7 @@ def checkpoint(plan: Plan, state: TrainState) -> None:
     state.accelerator.wait_for_everyone()
 
 
-def export(plan: Plan, state: TrainState) -> None:
+def export(plan: Plan, state: TrainState[DiffusersNetwork]) -> None:
     """RUN as a model folder with the averaged weights."""
     names = plan.images.class_names if plan.labelled else None
     meta: dict[str, Any] = {
@@ -220,34 +176,6 @@ def export(plan: Plan, state: TrainState) -> None:
             **({"init": dict(plan.descent)} if plan.descent is not None else {}),
         },
     }  # fmt: skip
+    schedule = plan.recipe.noise_schedule()
     with state.ema.applied(state.unwrapped):
-        save_folder(plan.run, state.unwrapped.unet, state.schedule, prediction=plan.recipe.prediction, meta=meta)
-
-
-@torch.no_grad()
-def preview(plan: Plan, state: TrainState, log: Log | None = None, rows: int = 4) -> Path:
-    """previews/step-N.png: the same seeds every time, 20 DDIM steps from the averaged weights, x0 clipped."""
-    columns = len(plan.images.class_names or ()) if plan.labelled else 8
-    columns = max(2, min(columns, 16))
-    network = state.unwrapped
-    device = state.accelerator.device
-    denoise: Any = Clip(NetworkDenoiser(network, state.schedule, plan.recipe.prediction))
-    if plan.labelled:
-        classes = len(plan.images.class_names or ())
-        label = torch.arange(rows * columns, device=device) % columns % classes
-        denoise = bound(denoise, labels(label))
-    x_T = noise(range(rows * columns), plan.images.shape, device=device)
-    network.eval()
-    with (
-        state.ema.applied(network),
-        torch.autocast(device.type, torch.bfloat16, enabled=plan.recipe.precision != "fp32"),
-    ):
-        x = sample(denoise, x_T, tau(state.schedule.T, min(PREVIEW_STEPS, state.schedule.T)))
-    network.train()
-    picture = grid(to_uint8(x), columns)
-    path = plan.run / "previews" / f"step-{state.step:08d}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(path, picture, {"ddim": json.dumps({"step": state.step, "preview_steps": PREVIEW_STEPS})})
-    if log is not None:
-        log.picture(picture, state.step)
-    return path
+        save_folder(plan.run, state.unwrapped.unet, schedule, prediction=plan.recipe.prediction, meta=meta)

@@ -14,15 +14,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
 from ddim.engine import pick_device, pick_precision
 from ddim.files import whole_file
-from ddim.jobs.train.recipe import Recipe
+from ddim.jobs.train.recipe import Pace, Recipe
 from ddim.nets import DiffusersNetwork, Ema, build
-from ddim.process import Schedule
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -33,19 +32,20 @@ if TYPE_CHECKING:
 KEPT = 2  # checkpoints
 DEVICE = "ACCELERATE_TORCH_DEVICE"  # the one way accelerate is told a device by its number
 FREE = ("sample_size", "dropout", "num_class_embeds")  # what does not change the network, or shows in its weights
+M = TypeVar("M", bound=torch.nn.Module)
 _NAME = re.compile(r"step-(\d{8})\.pt")
 
 
 @dataclass
-class TrainState:
+class TrainState(Generic[M]):
     """A run at one step. `network` is what accelerate prepared, `unwrapped` the module itself."""
 
-    unwrapped: DiffusersNetwork
+    unwrapped: M
     network: torch.nn.Module
     optimizer: Any
     ema: Ema
-    schedule: Schedule
     accelerator: Accelerator
+    recipe: Pace
     step: int = 0
     smooth_loss: float = math.nan
     best_loss: float = math.inf
@@ -70,12 +70,21 @@ def resolve_precision(precision: str, device: str = "auto") -> str:
 
 def new_state(
     recipe: Recipe, preset: str, shape: tuple[int, int, int], num_classes: int | None, device: str = "auto"
-) -> TrainState:
-    """A run before its first step: network, optimizer and average, prepared by accelerate for this machine.
+) -> TrainState[DiffusersNetwork]:
+    """A run of that network before its first step.
 
     Raises:
-        Refused: see `nets.build`; a batch that cannot be shared equally by all processes; a device that
-            accelerate does not train on.
+        Refused: see `nets.build` and `state_of`.
+    """
+    unet = build(preset, shape=shape, num_classes=num_classes, seed=recipe.seed)
+    return state_of(DiffusersNetwork(unet, num_classes), recipe, device)
+
+
+def state_of(module: M, recipe: Pace, device: str = "auto") -> TrainState[M]:
+    """A run of any module before its first step: optimizer and average, prepared by accelerate for this machine.
+
+    Raises:
+        Refused: a batch that cannot be shared equally by all processes; a device that accelerate does not train on.
     """
     accelerator = _accelerator(recipe.precision, device)
     shares = recipe.accumulation * accelerator.num_processes
@@ -84,13 +93,12 @@ def new_state(
             f"batch_size = {recipe.batch_size} cannot be shared by {accelerator.num_processes} processes "
             f"x {recipe.accumulation} parts; make it a multiple of {shares}"
         )
-    unet = build(preset, shape=shape, num_classes=num_classes, seed=recipe.seed)
-    unwrapped = DiffusersNetwork(unet, num_classes).to(accelerator.device)
+    unwrapped = module.to(accelerator.device)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     optimizer = kind(unwrapped.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     ema = Ema(unwrapped, recipe.ema)
     network, prepared = accelerator.prepare(unwrapped, optimizer)
-    return TrainState(unwrapped, network, prepared, ema, recipe.noise_schedule(), accelerator)
+    return TrainState(unwrapped, network, prepared, ema, accelerator, recipe)
 
 
 def _accelerator(precision: str, device: str) -> Accelerator:
@@ -127,7 +135,7 @@ def _told(device: str) -> Iterator[None]:
             os.environ[DEVICE] = before
 
 
-def begin_from(init: Checkpoint, state: TrainState, recipe: Recipe) -> None:
+def begin_from(init: Checkpoint, state: TrainState[DiffusersNetwork], recipe: Recipe) -> None:
     """Give a new run the weights of a trained model, and its average the same: fine-tuning.
 
     Raises:
@@ -139,7 +147,7 @@ def begin_from(init: Checkpoint, state: TrainState, recipe: Recipe) -> None:
             f"`init` {init.source} predicts {init.prediction}, this run {recipe.prediction}; "
             f"give `prediction` {init.prediction}"
         )
-    if init.schedule != state.schedule:
+    if init.schedule != recipe.noise_schedule():
         raise Refused(f"`init` {init.source} was trained on another noise schedule; give its `schedule`")
     if init.data_range != (-1.0, 1.0) or init.time_scale != 1.0:
         raise Refused(
@@ -175,7 +183,7 @@ def _unlike(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
     return None
 
 
-def save_checkpoint(folder: Path, state: TrainState) -> Path:
+def save_checkpoint(folder: Path, state: TrainState[Any]) -> Path:
     """Write folder/step-N.pt, whole or not at all, then drop all but the newest two."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{state.step:08d}.pt"
@@ -201,7 +209,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*.pt") if _NAME.fullmatch(p.name))
 
 
-def load_checkpoint(path: Path, state: TrainState) -> None:
+def load_checkpoint(path: Path, state: TrainState[Any]) -> None:
     """Put a checkpoint into a fresh state of the same recipe.
 
     Raises:

@@ -1,0 +1,63 @@
+"""What a training step minimises, and the random numbers it needs: DDPM's loss. The loop takes any other as well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddim.data import Batch
+from ddim.denoise import zero_based
+from ddim.engine import training_attention
+from ddim.jobs.train.recipe import Recipe
+from ddim.jobs.train.state import TrainState
+from ddim.nets import DiffusersNetwork
+from ddim.process import Objective, Schedule, diffuse
+
+
+class Draws(NamedTuple):
+    """The random numbers of a batch: t int64 (B,) in 1..T, eps (B, *), which labels are dropped (B,)."""
+
+    t: Tensor
+    eps: Tensor
+    dropped: Tensor
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """DDPM's loss: mean over the batch of weight(t) |network(x_t, t - 1, label) - target|^2.
+
+    x_t = signal x0 + noise eps, t uniform in 1..T (DDPM, arXiv 2006.11239, eq. 14 and algorithm 1); a label is replaced
+    by the null label at the rate `label_dropout`, where the network has one.
+    """
+
+    objective: Objective
+    schedule: Schedule
+    label_dropout: float = 0.0
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Denoising:
+        """The loss of a recipe."""
+        return cls(recipe.objective(), recipe.noise_schedule(), recipe.label_dropout)
+
+    def draw(self, g: np.random.Generator, n: int, shape: tuple[int, ...]) -> Draws:
+        """See `Loss.draw`."""
+        t = g.integers(1, self.schedule.T + 1, size=n)
+        dropped = g.random(n) < self.label_dropout
+        eps = g.standard_normal((n, *shape), dtype="float32")
+        return Draws(torch.from_numpy(t), torch.from_numpy(eps), torch.from_numpy(dropped))
+
+    def __call__(self, state: TrainState[DiffusersNetwork], batch: Batch, draws: Draws) -> Tensor:
+        """The mean over these rows."""
+        device = state.accelerator.device
+        x0, eps, t = batch.x0.to(device), draws.eps.to(device), draws.t
+        label, null = batch.label, state.unwrapped.null_label
+        if label is not None and null is not None:
+            label = torch.where(draws.dropped, torch.full_like(label, null), label).to(device)
+        x_t = diffuse(x0, eps, t, self.schedule)
+        with training_attention(device):
+            out = state.network(x_t, zero_based(t).to(device), label)
+        return self.objective.losses(out, x0, eps, t, self.schedule).mean()
