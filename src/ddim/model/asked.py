@@ -1,21 +1,39 @@
-"""What was asked for, made definite: seeds and labels, one an image, or a clear refusal."""
+"""What was asked for, made definite: times, and seeds and labels, one an image; or a clear refusal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
+from ddim.checkpoints import Checkpoint, load_tuned
 from ddim.denoise import NONE, Conditions
 from ddim.denoise import labels as labelled
+from ddim.process import tau
 from ddim.refused import Refused
+from ddim.solve import Solver, solver_named
 
 Labels = int | Literal["cycle"] | Sequence[int] | Mapping[int, int] | Tensor | None
 """One class, one an image, seed modulo the number of classes, one a seed, or weights over classes float (B, K)."""
+
+
+class How(TypedDict, total=False):
+    """The keywords of `Model.sampler`, for those who pass them on."""
+
+    steps: int | None
+    spacing: str | Sequence[int]
+    tau: Sequence[int] | None
+    solver: str | Solver[Any]
+    eta: float
+    label: Labels
+    guidance: float
+    clip: bool | None
+    precision: str
+    compiled: bool
 
 
 def seeds_of(
@@ -110,3 +128,47 @@ class LabelRule:
         if isinstance(self.label, Mapping):
             return {str(k): v for k, v in self.label.items()}
         return self.label if self.label is None or isinstance(self.label, str) else torch.as_tensor(self.label).tolist()
+
+
+def solver_asked(solver: str | Solver[Any], eta: float) -> Solver[Any]:
+    """A solver by its name and eta, or as it was given; then it has its own eta."""
+    if isinstance(solver, str):
+        return solver_named(solver, eta)
+    if eta:
+        raise Refused(f"eta = {eta} belongs to the solver object: give it there")
+    return solver
+
+
+def times_named(
+    checkpoint: Checkpoint, steps: int | None, spacing: str | Sequence[int], solver: str
+) -> tuple[int, ...]:
+    """tau by a spacing's name; also "tuned", the times kept for this solver, and "diffusers", the file's own walk."""
+    schedule = checkpoint.schedule
+    if spacing == "tuned":
+        return tau(schedule.T, steps, load_tuned(checkpoint.folder, solver, steps, checkpoint.identity))
+    if spacing == "diffusers":
+        return checkpoint.own_tau(steps)
+    offset = checkpoint.steps_offset if spacing == "leading" else 0
+    return tau(schedule.T, steps, spacing, alpha_bar=schedule.alpha_bar.tolist(), offset=offset)
+
+
+def times_asked(
+    checkpoint: Checkpoint,
+    steps: int | None,
+    spacing: str | Sequence[int],
+    times: Sequence[int] | None,
+    solver: str | Solver[Any],
+) -> tuple[int, ...]:
+    """tau of a walk asked for by its times, or by steps and spacing; 20 steps unless said otherwise.
+
+    Raises:
+        Refused: times and a spacing; times that are none of the schedule's.
+    """
+    if times is None:
+        usual = 20 if steps is None and isinstance(spacing, str) else steps
+        return times_named(checkpoint, usual, spacing, solver if isinstance(solver, str) else "ddim")
+    if spacing != "uniform":
+        raise Refused(f"tau names the times and spacing = {spacing!r} would too: give one of them")
+    if checkpoint.ends_at and times[-1] == checkpoint.ends_at:
+        return tau(checkpoint.schedule.T, None, (*times, 0))[:-1]  # the file's own walk, which stops early
+    return tau(checkpoint.schedule.T, steps, times)

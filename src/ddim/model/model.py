@@ -1,75 +1,28 @@
-"""`ddim.load(...)` and the `Model` it returns: the one place that turns names into objects.
+"""`Model`: a checkpoint with its defaults, and the one place that turns names into objects.
 
-A model is a checkpoint (network, process, meaning of the output) plus defaults. Every method builds the
-pieces of the lower floors and calls them; nothing here knows any maths.
+Every method builds the pieces of the lower floors and calls them; nothing here knows any maths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ddim import engine
-from ddim.checkpoints import Checkpoint, load_tuned, open_checkpoint, save_tuned
+from ddim.checkpoints import Checkpoint, save_tuned
 from ddim.denoise import Denoiser, Guided, bound, labels
 from ddim.files import VERSION
-from ddim.model.asked import LabelRule, Labels, labels_of, seeds_of
+from ddim.model.asked import How, LabelRule, Labels, labels_of, seeds_of, solver_asked, times_asked, times_named
+from ddim.model.own import OwnFacts, own_checkpoint
 from ddim.model.sampler import Sampler
-from ddim.nets import OwnNetwork
-from ddim.process import Schedule, tau
+from ddim.process import Schedule
 from ddim.refused import Refused
-from ddim.solve import Solver, solver_named
+from ddim.solve import Solver
 from ddim.uses import Latents, Method
-
-BUNDLED = Path(__file__).parent.parent / "bundled"
-DEFAULT = "mnist"
-
-
-class How(TypedDict, total=False):
-    """The keywords of `Model.sampler`, for those who pass them on."""
-
-    steps: int | None
-    spacing: str | Sequence[int]
-    tau: Sequence[int] | None
-    solver: str | Solver[Any]
-    eta: float
-    label: Labels
-    guidance: float
-    clip: bool | None
-    precision: str
-    compiled: bool
-
-
-def bundled_names() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(p.parent.name for p in BUNDLED.glob("*/model_index.json"))
-
-
-def load(
-    source: str | Path = DEFAULT,
-    *,
-    family: str = "auto",
-    config: Mapping[str, Any] | str | Path | None = None,
-    device: str | torch.device = "cpu",
-) -> Model:
-    """A model from a bundled name, a folder, a hub id or a foreign checkpoint file.
-
-    Args:
-        source: "mnist", a model or run folder, "owner/name" on the hub, or a file such as ema.pt.
-        family: "auto", "diffusers", "ermongroup", "openai" or "lucidrains".
-        config: the peer's own settings (its names), where the file does not hold them; a mapping or a YAML/JSON file.
-        device: where the network goes; "auto" takes an accelerator when there is one.
-
-    Raises:
-        Refused, OSError: nothing there, or not readable as a model; one line with the remedy.
-    """
-    bundled = str(source) in bundled_names() and not (Path(source) / "model_index.json").exists()
-    place = BUNDLED / str(source) if bundled else source
-    return Model(open_checkpoint(place, family=family, config=config)).to(device)
 
 
 class Model:
@@ -92,48 +45,19 @@ class Model:
         self._prepared: dict[tuple[str, bool], nn.Module] = {}
 
     @classmethod
-    def from_network(
-        cls,
-        network: nn.Module,
-        schedule: Schedule,
-        *,
-        shape: tuple[int, int, int],
-        prediction: str = "eps",
-        num_classes: int | None = None,
-        null_label: int | None = None,
-        labels: Sequence[str] | None = None,
-        clips: bool = False,
-        data_range: tuple[float, float] = (-1.0, 1.0),
-        learned_variance: bool = False,
-        time_scale: float = 1.0,
-    ) -> Model:
+    def from_network(cls, network: nn.Module, schedule: Schedule, **facts: Unpack[OwnFacts]) -> Model:
         """A network of your own as a model: everything that takes a model takes it.
 
         Args:
             network: network(x, t) or network(x, t, label) -> tensor, or an object with `.sample`; x (B, *shape) in
                 `data_range`, t int64 (B,) 0-based, label int64 (B,) or None.
             schedule: the one it was trained on.
-            shape: (C, H, W) of one image.
-            prediction: "eps", "x0" or "v".
-            num_classes, null_label, labels: real classes 0..K-1, the label that means "any class", their names.
-            clips, data_range, learned_variance, time_scale: see `checkpoints.Checkpoint`.
+            facts: shape (C, H, W) of one image, and whatever is not as usual: see `OwnFacts`.
 
         Raises:
             Refused: a network that is no torch.nn.Module, or facts that contradict one another.
         """
-        if not isinstance(network, nn.Module):
-            raise Refused(f"a model needs a torch.nn.Module (its weights name it); got {type(network).__name__}")
-        if null_label is not None and num_classes is None:
-            raise Refused(f"null_label = {null_label} says that there are classes: give num_classes")
-        if labels is not None and len(labels) != num_classes:
-            raise Refused(f"{len(labels)} label names for {num_classes} classes")
-        own = OwnNetwork(network, num_classes is not None, null_label)
-        return cls(Checkpoint(
-            network=own.eval(), schedule=schedule, prediction=prediction, shape=shape, family="own",
-            source=type(network).__name__, sha256=own.weights_hash(), num_classes=num_classes, null_label=null_label,
-            labels=None if labels is None else tuple(labels), learned_variance=learned_variance, time_scale=time_scale,
-            clips=clips, data_range=data_range,
-        ))  # fmt: skip
+        return cls(own_checkpoint(network, schedule, **facts))
 
     def __repr__(self) -> str:
         return f"Model({self.checkpoint.source}, shape={self.shape}, {self.prediction}, T={self.schedule.T})"
@@ -170,8 +94,6 @@ class Model:
         self.checkpoint.network.to(self.device)
         return self
 
-    # -- names into objects ---------------------------------------------------------------------------
-
     def tau(
         self, steps: int | None = 20, spacing: str | Sequence[int] = "uniform", *, solver: str = "ddim"
     ) -> tuple[int, ...]:
@@ -179,14 +101,7 @@ class Model:
 
         ``diffusers`` walks the file's own timestep_spacing and steps_offset.
         """
-        if spacing == "tuned":
-            return tau(
-                self.schedule.T, steps, load_tuned(self.checkpoint.folder, solver, steps, self.checkpoint.identity)
-            )
-        if spacing == "diffusers":
-            return self.checkpoint.own_tau(steps)
-        offset = self.checkpoint.steps_offset if spacing == "leading" else 0
-        return tau(self.schedule.T, steps, spacing, alpha_bar=self.schedule.alpha_bar.tolist(), offset=offset)
+        return times_named(self.checkpoint, steps, spacing, solver)
 
     def save_tau(self, times: Sequence[int], solver: str) -> Path:
         """Keep times beside the weights: `tau(len(times) - 1, "tuned", solver=solver)` gives them back.
@@ -245,10 +160,6 @@ class Model:
         bare = self._guided(self.network(precision, compiled), guidance, label is not None)
         return bound(self._clipped(bare, clip), labels(label))
 
-    def guided(self, weight: float, precision: str = "fp32") -> Denoiser:
-        """The network under classifier-free guidance, its label still to be given; no clip."""
-        return self._guided(self.network(precision), weight, True)
-
     def _guided(self, network: nn.Module, guidance: float, labelled: bool) -> Denoiser:
         denoise: Denoiser = self.checkpoint.denoiser(network)
         if guidance == 1.0:
@@ -262,8 +173,6 @@ class Model:
         if not (self.checkpoint.clips if clip is None else clip):
             return denoise
         return self.checkpoint.clipped(denoise, dynamic=self.checkpoint.thresholding and clip is None)
-
-    # -- uses -----------------------------------------------------------------------------------------
 
     def sampler(
         self,
@@ -291,10 +200,8 @@ class Model:
         Raises:
             Refused: combinations that make no sense, with the numbers.
         """
-        method = solver_named(solver, eta) if isinstance(solver, str) else solver
-        if not isinstance(solver, str) and eta:
-            raise Refused(f"eta = {eta} belongs to the solver object: give it there")
-        times = self._times(steps, spacing, tau, solver)
+        method = solver_asked(solver, eta)
+        times = times_asked(self.checkpoint, steps, spacing, tau, solver)
         rule = LabelRule(label, self.num_classes, self.null_label, self.device)
         bare = self._guided(self.network(precision, compiled), guidance, label is not None)
         recipe = {
@@ -338,20 +245,3 @@ class Model:
         if isinstance(latents, Latents) and not others:
             how["tau"] = latents.recipe.tau
         return self.sampler(**how).decode(latents)
-
-    def _times(
-        self,
-        steps: int | None,
-        spacing: str | Sequence[int],
-        times: Sequence[int] | None,
-        solver: str | Solver[Any],
-    ) -> tuple[int, ...]:
-        if times is not None:
-            if spacing != "uniform":
-                raise Refused(f"tau names the times and spacing = {spacing!r} would too: give one of them")
-            if self.checkpoint.ends_at and times[-1] == self.checkpoint.ends_at:
-                return tau(self.schedule.T, None, (*times, 0))[:-1]  # the file's own walk, which stops early
-            return tau(self.schedule.T, steps, times)
-        explicit = not isinstance(spacing, str)
-        name = solver if isinstance(solver, str) else "ddim"
-        return self.tau(steps if explicit or steps is not None else 20, spacing, solver=name)

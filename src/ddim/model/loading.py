@@ -1,0 +1,43 @@
+"""`ddim.load(...)`: a bundled name, a folder, a hub id or a file becomes a `Model`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddim.checkpoints import open_checkpoint
+from ddim.model.model import Model
+
+BUNDLED = Path(__file__).parent.parent / "bundled"
+DEFAULT = "mnist"
+
+
+def bundled_names() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(p.parent.name for p in BUNDLED.glob("*/model_index.json"))
+
+
+def load(
+    source: str | Path = DEFAULT,
+    *,
+    family: str = "auto",
+    config: Mapping[str, Any] | str | Path | None = None,
+    device: str | torch.device = "cpu",
+) -> Model:
+    """A model from a bundled name, a folder, a hub id or a foreign checkpoint file.
+
+    Args:
+        source: "mnist", a model or run folder, "owner/name" on the hub, or a file such as ema.pt.
+        family: "auto", "diffusers", "ermongroup", "openai" or "lucidrains".
+        config: the peer's own settings (its names), where the file does not hold them; a mapping or a YAML/JSON file.
+        device: where the network goes; "auto" takes an accelerator when there is one.
+
+    Raises:
+        Refused, OSError: nothing there, or not readable as a model; one line with the remedy.
+    """
+    bundled = str(source) in bundled_names() and not (Path(source) / "model_index.json").exists()
+    place = BUNDLED / str(source) if bundled else source
+    return Model(open_checkpoint(place, family=family, config=config)).to(device)

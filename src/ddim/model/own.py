@@ -1,0 +1,51 @@
+"""A network of one's own, in memory, as a checkpoint: it was never a file, so its facts are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Required, TypedDict, Unpack
+
+from torch import nn
+
+from ddim.checkpoints import Checkpoint
+from ddim.nets import OwnNetwork
+from ddim.process import Schedule
+from ddim.refused import Refused
+
+
+class OwnFacts(TypedDict, total=False):
+    """What a network's user knows of it; all but `shape` may be as usual.
+
+    shape: (C, H, W) of one image. prediction: "eps", "x0" or "v". num_classes, null_label, labels: real classes
+    0..K-1, the label that means "any class", their names. clips, data_range, learned_variance, time_scale: see
+    `checkpoints.Checkpoint`; it does not clip unless told.
+    """
+
+    shape: Required[tuple[int, int, int]]
+    prediction: str
+    num_classes: int | None
+    null_label: int | None
+    labels: Sequence[str] | None
+    clips: bool
+    data_range: tuple[float, float]
+    learned_variance: bool
+    time_scale: float
+
+
+def own_checkpoint(network: nn.Module, schedule: Schedule, **facts: Unpack[OwnFacts]) -> Checkpoint:
+    """The checkpoint of a network in memory; see `Model.from_network`."""
+    num_classes, null_label, labels = facts.get("num_classes"), facts.get("null_label"), facts.get("labels")
+    if not isinstance(network, nn.Module):
+        raise Refused(f"a model needs a torch.nn.Module (its weights name it); got {type(network).__name__}")
+    if null_label is not None and num_classes is None:
+        raise Refused(f"null_label = {null_label} says that there are classes: give num_classes")
+    if labels is not None and len(labels) != num_classes:
+        raise Refused(f"{len(labels)} label names for {num_classes} classes")
+    own = OwnNetwork(network, num_classes is not None, null_label)
+    return Checkpoint(
+        network=own.eval(), schedule=schedule, prediction=facts.get("prediction", "eps"), shape=facts["shape"],
+        family="own", source=type(network).__name__, sha256=own.weights_hash(), num_classes=num_classes,
+        null_label=null_label, labels=None if labels is None else tuple(labels),
+        learned_variance=facts.get("learned_variance", False), time_scale=facts.get("time_scale", 1.0),
+        clips=facts.get("clips", False), data_range=facts.get("data_range", (-1.0, 1.0)),
+    )  # fmt: skip
