@@ -34,7 +34,7 @@ def test_labels_are_real_times_float32_unless_told_otherwise(process):
 @pytest.mark.parametrize("name", PARAMETERISATIONS)
 def test_a_network_of_any_kind_made_from_the_oracle_is_the_oracle(process, name):
     """It is fed what its parameterisation says, answers in its own terms, and samples are the oracle's."""
-    oracle, p = GaussianDenoiser(process, 0.3, 0.25), parameterisation(name)
+    oracle, p = GaussianDenoiser(process, 0.3, 0.09), parameterisation(name)
     times = tau(process, 8, "trailing")
     if process.at(times[0]).signal == 0.0:
         times = times[1:]  # eps and score do not tell x0 there

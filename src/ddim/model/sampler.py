@@ -69,7 +69,7 @@ class Sampler:
             Refused: as the solver says.
         """
         stand_in = GaussianDenoiser(self.denoise.process, 0.0, 1.0)
-        sample(stand_in, noise([0], (2,)), self.tau, solver=self.solver, seeds=[0])
+        sample(stand_in, noise([0], (2,)), self.tau, solver=self.solver.rows(slice(0, 1)), seeds=[0])
 
     @torch.no_grad()
     def call(self, seeds: Sequence[int]) -> None:
@@ -86,7 +86,10 @@ class Sampler:
         """
         if batch_size < 1:
             raise Refused(f"`batch_size` must be at least 1, got {batch_size}")
+        if latents is not None and len(latents) != len(seeds):
+            raise Refused(f"{len(latents)} latents, but {len(seeds)} seeds")
         told = self.conditions(seeds)
+        told.check(len(seeds))
         out = []
         for i in range(0, len(seeds), batch_size):
             part = slice(i, i + batch_size)
