@@ -149,7 +149,7 @@ def ddpm_interpolation(
     Returns:
         (n, *) images.
     """
-    times = torch.tensor([tau[0]])
+    times = torch.tensor([tau[0]], dtype=torch.int64 if denoise.process.discrete else torch.float64)
     mixed = []
     for x, purpose in ((x_a, "interpolate-a"), (x_b, "interpolate-b")):
         eps = noise([seed], x.shape, purpose=purpose, dtype=x.dtype, device=x.device)
