@@ -101,16 +101,37 @@ def duplicated(here: House) -> str:
 
 
 def writes(here: House) -> int:
-    """Calls that write a file, outside files.py."""
-    return sum(is_write(n) for s in here if s.name != "files" for n in ast.walk(s.tree) if isinstance(n, ast.Call))
+    """Calls that write a file by themselves: not in files.py, not by a function of it, not inside its `with`."""
+    return sum(len(own_writes(source)) for source in here if source.name != "files")
+
+
+def own_writes(source: Source) -> set[ast.Call]:
+    theirs = {name for name, home in source.offers.items() if home == "files"}
+    helped = {
+        call
+        for block in ast.walk(source.tree)
+        if isinstance(block, ast.With) and any(called(item.context_expr) in theirs for item in block.items)
+        for call in ast.walk(block)
+    }
+    calls = {n for n in ast.walk(source.tree) if isinstance(n, ast.Call) and is_write(n)}
+    return {call for call in calls - helped if not (isinstance(call.func, ast.Name) and call.func.id in theirs)}
+
+
+def called(node: ast.expr) -> str:
+    function = node.func if isinstance(node, ast.Call) else node
+    return getattr(function, "attr", getattr(function, "id", ""))
 
 
 def is_write(call: ast.Call) -> bool:
-    called = getattr(call.func, "attr", getattr(call.func, "id", ""))
     modes = [a.value for a in (*call.args, *(k.value for k in call.keywords)) if isinstance(a, ast.Constant)]
-    return called in WRITERS or (
-        called == "open" and any(isinstance(m, str) and m[:1] in {"w", "x", "a"} for m in modes)
-    )
+    opened = called(call) == "open" and any(isinstance(m, str) and m[:1] in {"w", "x", "a"} for m in modes)
+    return called(call) in WRITERS or opened
+
+
+def renames(here: House) -> int:
+    """Calls that put a file or folder in place by a rename, outside files.py: each a way of its own to write whole."""
+    calls = [n for s in here if s.name != "files" for n in ast.walk(s.tree) if isinstance(n, ast.Call)]
+    return sum(ast.unparse(call.func) in {"os.replace", "os.rename"} or called(call) == "rename" for call in calls)
 
 
 def own_classes(here: House) -> Iterator[str]:
@@ -124,7 +145,7 @@ def asked(here: House) -> int:
 
 
 def kinds(call: ast.Call) -> set[str]:
-    if getattr(call.func, "id", "") != "isinstance" or len(call.args) != 2:
+    if called(call) != "isinstance" or len(call.args) != 2:
         return set()
     return {getattr(n, "attr", getattr(n, "id", "")) for n in ast.walk(call.args[1])}
 
@@ -157,7 +178,8 @@ MEASURES: dict[str, Callable[[House], object]] = {
     "classes": lambda here: len(list(own_classes(here))),
     "arguments of the largest public function": arguments,
     "duplicated six-line pairs": duplicated,
-    "places that write files": writes,
+    "places that write files, not through `files`": writes,
+    "places that put them in place by a rename of their own": renames,
     "`isinstance` on our own classes": asked,
     "`ddim --help`, user CPU": help_seconds,
 }
