@@ -1,6 +1,7 @@
 """Evaluation on Gaussian data, where the right numbers are known; caching; the answer; the report; the command."""
 
 import csv
+import hashlib
 import json
 import math
 import re
@@ -16,10 +17,11 @@ from ddim.cli.commands.evaluate import Command
 from ddim.data import Images, Report
 from ddim.denoise import NONE, Denoiser
 from ddim.files import digest
-from ddim.jobs import Cell, Made, Reference, Subject, answer, compared, make, real, split, table_of, write_report
+from ddim.jobs import Cell, Made, Reference, answer, compared, make, real, split, table_of, write_report
 from ddim.jobs.evaluate import measured
 from ddim.metrics import Moments, extractor, frechet_bias
-from ddim.pixels import save_png, to_uint8
+from ddim.model import Sampler
+from ddim.pixels import PixelSpace, save_png, to_uint8
 from ddim.process import noise
 
 SCHEDULE = Schedule.linear()
@@ -38,11 +40,14 @@ class Calls(Denoiser):
         return self.oracle(x_t, t)
 
 
-def subject(denoise, reading=(), **settings):
-    def times(steps, spacing, solver):
-        return tau(1000, steps, spacing)
+SETTINGS = {"label": None, "guidance": 1.0, "clip": None, "precision": "fp32", "device": "cpu"}
 
-    return Subject("oracle", "w" * 64, SHAPE, reading, lambda seeds: denoise, times, lambda x: x, settings=settings)
+
+def sampler(denoise, cell, reading=(), **settings):
+    recipe = {"weights": "w" * 64, "reading": dict(reading), **SETTINGS, **settings}
+    times = tau(1000, cell.steps, cell.spacing)
+    space, cpu = PixelSpace.of(SHAPE), torch.device("cpu")
+    return Sampler(denoise, denoise, lambda seeds: NONE, cell.method(), times, space, cpu, recipe)
 
 
 def last(job):
@@ -51,7 +56,7 @@ def last(job):
 
 
 def made_by(denoise, cell, folder, n=N, batch_size=500, **settings):
-    return last(make(subject(denoise, **settings), cell, range(n), PIXELS, batch_size=batch_size, folder=folder))
+    return last(make(sampler(denoise, cell, **settings), cell, range(n), PIXELS, batch_size=batch_size, folder=folder))
 
 
 def real_images(n=4000, labels=None):
@@ -130,9 +135,24 @@ def test_a_cell_is_made_once_and_again_when_anything_that_matters_changes(tmp_pa
         assert denoise.count == before + 5
 
 
+def test_cells_of_version_0_1_are_found_again(tmp_path):
+    """The name of a cell's file is a hash of what decides it; this one was computed by hand from what 0.1 hashed."""
+    cell = Cell("ddim", None, 5, "uniform")
+    made_by(Calls(), cell, tmp_path, n=3, reading={"prediction": "eps"}, label="cycle")
+    key = {
+        "cell": "ddim eta=sigma-hat uniform S=5", "format": 2, "weights": "w" * 64, "shape": [1, 2, 2],
+        "tau": list(tau(1000, 5)), "reading": {"prediction": "eps"}, "solver": "ddim", "eta": "sigma-hat",
+        "seeds": [0, 1, 2],
+        "settings": {"label": "cycle", "guidance": 1.0, "clip": None, "precision": "fp32", "device": "cpu"},
+        "extractor": {"name": PIXELS.name, "resize": PIXELS.resize, "weights": PIXELS.weights_hash},
+    }  # fmt: skip
+    words = json.dumps(key, sort_keys=True).encode()
+    assert [p.stem for p in tmp_path.iterdir()] == [hashlib.blake2b(words, digest_size=12).hexdigest()]
+
+
 def test_an_interrupted_cell_leaves_nothing_that_looks_done(tmp_path):
     cell, denoise = Cell("ddim", 0.0, 5, "uniform"), Calls()
-    job = make(subject(denoise), cell, range(30), PIXELS, batch_size=10, folder=tmp_path)
+    job = make(sampler(denoise, cell), cell, range(30), PIXELS, batch_size=10, folder=tmp_path)
     assert next(job) == 10
     job.close()
     assert not list(tmp_path.iterdir())
@@ -145,7 +165,7 @@ def test_a_long_cell_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(measured, "EVERY", 0.0)
     monkeypatch.setattr(measured, "SHARE", math.inf)
     cell, denoise = Cell("ddim", 1.0, 5, "uniform"), Calls()
-    job = make(subject(denoise), cell, range(30), PIXELS, batch_size=10, folder=tmp_path)
+    job = make(sampler(denoise, cell), cell, range(30), PIXELS, batch_size=10, folder=tmp_path)
     assert [next(job), next(job)] == [10, 20]
     job.close()
     assert [p.suffix for p in tmp_path.iterdir()] == [".part"]

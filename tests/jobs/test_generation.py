@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ddim import noise
-from ddim.jobs import generate, open_job, verify, write_npz
+from ddim.jobs import Share, generate, open_job, verify, write_npz
 from ddim.jobs.generation import file_name
 
 RECIPE = {"tau": [1000, 1, 0], "eta": 0.0}
@@ -46,7 +46,7 @@ def test_one_png_a_seed_with_its_pixels_and_its_recipe(tmp_path):
 def test_any_number_of_processes_makes_the_same_bytes(tmp_path, world):
     run(tmp_path / "one")
     for rank in range(world):
-        run(tmp_path / "many", rank=rank, world=world)
+        run(tmp_path / "many", share=Share(rank, world))
     assert files(tmp_path / "one") == files(tmp_path / "many")
 
 
@@ -167,7 +167,7 @@ def test_a_manifest_does_not_outlive_the_images_it_names(tmp_path, world):
     before = files(tmp_path)
     (tmp_path / file_name(SEEDS[1])).unlink()  # of two processes it is the second one's
     open_job(tmp_path, RECIPE)
-    next(generate(make, SEEDS, tmp_path, RECIPE, batch_size=3, world=world))
+    next(generate(make, SEEDS, tmp_path, RECIPE, batch_size=3, share=Share(0, world)))
     assert not (tmp_path / "manifest.json").exists()
     run(tmp_path)
     assert files(tmp_path) == before

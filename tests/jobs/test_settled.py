@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddim.engine import compiled as compilation
-from ddim.jobs import settle, share_of
+from ddim.jobs import Share, settle, share_of
 from ddim.jobs import settled as module
 
 CPU = torch.device("cpu")
@@ -64,14 +64,14 @@ def test_a_job_that_goes_on_keeps_what_its_recipe_says(tmp_path):
 def test_other_processes_wait_for_the_first_one(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PATIENCE", 0.3)
     with pytest.raises(ValueError, match="has not begun"):
-        asked(tmp_path, "auto", "auto", rank=1, world=2)
+        asked(tmp_path, "auto", "auto", share=Share(1, 2))
     (tmp_path / "recipe.json").write_text(json.dumps({"batch": 3}))
-    assert asked(tmp_path, "auto", "auto", rank=1, world=2)[0][:2] == (3, False)
+    assert asked(tmp_path, "auto", "auto", share=Share(1, 2))[0][:2] == (3, False)
 
 
 def test_a_short_job_waits_for_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PATIENCE", 0.0)
-    assert asked(tmp_path, 8, "auto", rank=1, world=2)[0][:2] == (8, False)
+    assert asked(tmp_path, 8, "auto", share=Share(1, 2))[0][:2] == (8, False)
 
 
 def test_a_batch_of_nothing_is_refused(tmp_path):

@@ -11,13 +11,21 @@ import torch
 
 from ddim import DDIM, GaussianDenoiser, MixtureDenoiser, Schedule, noise, sample, tau
 from ddim.checkpoints import load_tuned, save_tuned
+from ddim.denoise import NONE
 from ddim.jobs import Tuned, tune
 from ddim.jobs.tuning import candidate_times
+from ddim.model import Sampler
+from ddim.pixels import PixelSpace
 from ddim.solve import solver_named
 from ddim.uses import best_path, closed_form, moved, spectrum, walk_long
 
 SCHEDULE = Schedule.linear()
 MIXTURE = MixtureDenoiser(SCHEDULE, [1, 2], [torch.tensor([-1.0, 0.5]), torch.tensor([0.7, 0.0])], 0.02)
+
+
+def sampler(solver, steps):
+    space, cpu = PixelSpace.of((2,)), torch.device("cpu")
+    return Sampler(MIXTURE, MIXTURE, lambda seeds: NONE, solver, tau(SCHEDULE.T, steps), space, cpu, {})
 
 
 def test_closed_form_is_the_published_optimum_for_one_variance():
@@ -104,7 +112,7 @@ def test_candidates(count, steps):
 def test_tuned_times_beat_every_named_spacing_on_latents_not_seen():
     """Of a two-mode mixture: distance to the long trajectory below that of each spacing, seen or not."""
     job = tune(
-        lambda seeds: MIXTURE, (2,), solver_named("dpm++2m"), 6,
+        sampler(solver_named("dpm++2m"), 6),
         others={"closed form": closed_form(SCHEDULE, torch.tensor([0.6, 0.1]), 6)},
         latents=200, long=150, candidates=30, trials=60, batch_size=100,
     )  # fmt: skip
@@ -127,7 +135,7 @@ def test_tuned_times_beat_every_named_spacing_on_latents_not_seen():
 
 def test_stochastic_solvers_are_refused():
     with pytest.raises(ValueError, match="deterministic"):
-        next(tune(lambda seeds: MIXTURE, (2,), DDIM(0.5), 5, others={}))
+        next(tune(sampler(DDIM(0.5), 5), others={}))
 
 
 def test_files(tmp_path):

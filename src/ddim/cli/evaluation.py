@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from ddim.cli.options import reals
 from ddim.data import Images
 from ddim.files import VERSION, digest
-from ddim.jobs import Cell, Made, Reference, Row, Subject, compared, make, real, split, stamp_of, table_of
+from ddim.jobs import Cell, Made, Reference, Row, compared, make, real, split, stamp_of, table_of
 from ddim.metrics import Extractor
 from ddim.model import Model, Sampler
 from ddim.refused import Refused
@@ -44,16 +44,6 @@ def cells_of(steps: Sequence[int], eta: str, solver: str, spacing: str, also: st
 def words(text: str) -> list[str]:
     """ "a,b" as words."""
     return [w.strip() for w in text.split(",") if w.strip()]
-
-
-def subject_of(name: str, model: Model, sampler: Sampler) -> Subject:
-    """The model as it is evaluated; times and solver are each cell's own."""
-    own = ("label", "guidance", "clip", "precision", "device")
-    return Subject(
-        name, model.weights_hash, model.shape, model.reading, sampler.bound,
-        lambda steps, spacing, solver: model.tau(steps, spacing, solver=solver), sampler.space.decode, model.device,
-        {name: sampler.recipe[name] for name in own},
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +91,7 @@ class Measured:
 
 
 def measured(
-    subject: Subject, cells: Sequence[Cell], seeds: Sequence[int], data: Real, look: Extractor,
+    samplers: Mapping[Cell, Sampler], seeds: Sequence[int], data: Real, look: Extractor,
     *, num_classes: int | None, batch_size: int, folder: Path, tell: Callable[[int, str], None],
 ) -> Measured:  # fmt: skip
     """Make and measure every cell, cheap rows first: an early picture. `tell` hears how many images are done."""
@@ -109,16 +99,16 @@ def measured(
     reference = Reference(_last(real(data.own, data.reference, **work)))
     floor = reference.row(_last(real(data.held, data.floor, **work)), None, None, "real, held out")
     made: dict[Cell, Made] = {}
-    for i, cell in enumerate(sorted(cells, key=lambda c: c.steps)):
+    for i, cell in enumerate(sorted(samplers, key=lambda c: c.steps)):
         before = i * len(seeds)
         tell(before, cell.name)
-        job = make(subject, cell, seeds, **work)
+        job = make(samplers[cell], cell, seeds, **work)
         made[cell] = _last(job, lambda done, before=before, cell=cell: tell(before + done, cell.name))  # type: ignore[misc]  # mypy has no types for defaults
         tell(before + len(seeds), cell.name)
     known = reference.classes is not None and reference.classes == num_classes
     labels = [s % reference.classes for s in seeds] if known and reference.classes else None
-    rows = compared({cell: reference.row(made[cell], cell, labels) for cell in cells}, made)
-    return Measured(rows, floor, {cell: made[cell] for cell in cells})
+    rows = compared({cell: reference.row(made[cell], cell, labels) for cell in samplers}, made)
+    return Measured(rows, floor, {cell: made[cell] for cell in samplers})
 
 
 def stamp_of_run(model: Model, sampler: Sampler, look: Extractor) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddim.files import read_json, sha256, whole_file, write_text
+from ddim.jobs.job import ALONE, Share
 from ddim.pixels import Pixels, grid, save_png, to_uint8
 from ddim.refused import Refused
 
@@ -44,15 +45,14 @@ def generate(
     recipe: Mapping[str, Any],
     *,
     batch_size: int,
-    rank: int = 0,
-    world: int = 1,
+    share: Share = ALONE,
     classes: Mapping[int, int] | None = None,
 ) -> Iterator[int]:
     """Make what is missing of this process's share, yielding how many images of the share are done.
 
     Args:
         make: seeds -> images; called with exactly min(batch_size, len(seeds)) seeds every time.
-        seeds: the whole job's seeds; this process takes seeds[rank::world].
+        seeds: the whole job's seeds, of which this process takes its share.
         out: the job's folder, from `open_job`.
         recipe: kept in every PNG under "ddim", with the seed.
         classes: seed -> its class, kept there as well: the recipe's label may be a rule for all seeds.
@@ -63,7 +63,7 @@ def generate(
         Refused: an image is not finite; nothing of its batch is saved.
     """
     rows = min(batch_size, len(seeds))
-    mine = seeds[rank::world]
+    mine = share.of(seeds)
     there = {s for s in seeds if (out / file_name(s)).exists()}
     if len(there) < len(seeds):
         (out / MANIFEST).unlink(missing_ok=True)  # of a job that was whole once: it must not vouch for this one

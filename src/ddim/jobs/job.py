@@ -25,6 +25,9 @@ class Share(NamedTuple):
         return items[self.rank :: self.world]
 
 
+ALONE = Share()
+
+
 def share_of(environ: Mapping[str, str]) -> Share:
     """Which process this is and how many share the job, as torchrun tells them; (0, 1) if alone.
 
@@ -33,7 +36,7 @@ def share_of(environ: Mapping[str, str]) -> Share:
     """
     given = {name: environ[name] for name in ("RANK", "WORLD_SIZE") if name in environ}
     if not given:
-        return Share()
+        return ALONE
     for name, value in given.items():
         if not (value.isascii() and value.isdecimal()):
             raise Refused(f"{name} must be a whole number >= 0, got {value!r}; use torchrun, or unset {name}")

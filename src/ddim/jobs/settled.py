@@ -17,7 +17,7 @@ import torch
 from ddim import engine
 from ddim.engine import fitting_batch
 from ddim.files import read_json
-from ddim.jobs.job import RECIPE
+from ddim.jobs.job import ALONE, RECIPE, Share
 from ddim.refused import Refused
 
 When = Literal["auto", "always", "never"]
@@ -43,8 +43,7 @@ def settle(
     calls_an_image: int,
     call: Callable[[int], object],
     device: torch.device,
-    rank: int = 0,
-    world: int = 1,
+    share: Share = ALONE,
 ) -> Settled:
     """Definite values for a job of n images in `out`.
 
@@ -52,7 +51,7 @@ def settle(
         batch_size, compile: as asked for.
         calls_an_image: network calls an image takes.
         call: runs the network once on that many images, uncompiled.
-        rank, world: this process and how many share the job.
+        share: this process's.
 
     Raises:
         Refused: a batch below 1; not even one image fits; the first process settled nothing in time.
@@ -60,8 +59,8 @@ def settle(
     if isinstance(batch_size, int) and batch_size < 1:
         raise Refused(f"`batch_size` must be at least 1 or auto, got {batch_size}")
     open_question = batch_size == "auto" or compile == "auto"
-    short = batch_size != "auto" and math.ceil(n / world / batch_size) * calls_an_image < WORTH_MEASURING
-    stored = _stored(out, wait=open_question and rank > 0 and not short)
+    short = batch_size != "auto" and math.ceil(n / share.world / batch_size) * calls_an_image < WORTH_MEASURING
+    stored = _stored(out, wait=open_question and share.rank > 0 and not short)
     if stored is not None and open_question:
         batch = stored.batch if batch_size == "auto" else batch_size
         return Settled(batch, stored.compiled if compile == "auto" else compile == "always")
@@ -69,7 +68,7 @@ def settle(
     if batch_size == "auto":
         batch_size = fitting_batch(call, device, largest=min(n, 256))
         notes.append(f"batch size {batch_size}: the largest up to 256 that fits the memory that is free")
-    calls = math.ceil(n / world / batch_size) * calls_an_image
+    calls = math.ceil(n / share.world / batch_size) * calls_an_image
     if compile == "auto" and calls < WORTH_MEASURING:
         return Settled(batch_size, False, tuple(notes))
     seconds = _seconds(call, min(batch_size, n)) if compile == "auto" else 0.0

@@ -11,14 +11,11 @@ import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-import torch
-
-from ddim.denoise import Denoiser
-from ddim.process import Schedule, noise, tau
+from ddim.model import Sampler
+from ddim.process import Schedule, tau
 from ddim.refused import Refused
-from ddim.solve import Solver, sample
+from ddim.solve import sample
 from ddim.uses import Walk, best_path, moved, walk_long
 
 NAMED = ("uniform", "trailing", "quadratic", "logsnr")
@@ -48,10 +45,7 @@ class Tuned:
 
 
 def tune(
-    denoiser: Callable[[list[int]], Denoiser],
-    shape: Sequence[int],
-    solver: Solver[Any],
-    steps: int,
+    sampler: Sampler,
     *,
     others: Mapping[str, tuple[int, ...]],
     latents: int = 128,
@@ -59,9 +53,8 @@ def tune(
     candidates: int = 40,
     trials: int = 100,
     batch_size: int = 64,
-    device: torch.device | str = "cpu",
 ) -> Iterator[str | Tuned]:
-    """Search times for this network and solver; yields what it is doing, and at last the result.
+    """Search times for this sampler, as many as it has; yields what it is doing, and at last the result.
 
     1. A long trajectory from each latent, and the network's answers along it, are recorded.
     2. Dynamic programming over the recorded answers: the path whose steps, started from the exact states, have
@@ -70,8 +63,7 @@ def tune(
     4. All rivals on latents not used before. The best there is chosen: if the search was lucky, it shows.
 
     Args:
-        denoiser: seeds -> the denoiser with their conditions bound.
-        solver: deterministic.
+        sampler: of a deterministic solver, on a schedule.
         others: rivals by name, e.g. the closed form; the named spacings are always among them.
         latents: how many to search on, and as many to check on.
         long: steps of the long trajectory. candidates: times the path may use. trials: of the coordinate search.
@@ -79,21 +71,21 @@ def tune(
     Raises:
         Refused: a stochastic solver; more steps than candidates allow.
     """
-    if solver.stochastic:
+    if sampler.solver.stochastic:
         raise Refused("times are tuned for deterministic solvers: a noisy one has no trajectory to be close to")
     seeds = range(FIRST_SEED, FIRST_SEED + latents)
-    schedule: Any = denoiser([FIRST_SEED]).process
+    schedule, steps = _schedule(sampler), len(sampler.tau) - 1
     nodes = candidate_times(schedule, max(candidates, steps + 1), steps)
     yield f"long trajectories of {latents} latents"
-    seen = _walks(denoiser, shape, seeds, nodes, long, batch_size, device)
+    seen = _walks(sampler, seeds, nodes, long, batch_size)
     rivals = {name: tau(schedule.T, steps, name, alpha_bar=schedule.alpha_bar.tolist()) for name in NAMED} | dict(
         others
     )
     yield f"dynamic programming over {len(nodes)} times"
-    rivals["dynamic programming"] = best_path(seen.first(64), solver, steps)
+    rivals["dynamic programming"] = best_path(seen.first(64), sampler.solver, steps)
 
     def distance(times: Sequence[int], walk: Walk = seen, of: Sequence[int] = seeds) -> float:
-        return _distance(denoiser, solver, times, walk, of, batch_size)
+        return _distance(sampler, times, walk, of, batch_size)
 
     scores = {name: distance(times) for name, times in rivals.items()}
     start = min(scores, key=lambda name: scores[name])
@@ -102,7 +94,7 @@ def tune(
         rivals["search"], scores["search"] = times, score
     yield "checking on unseen latents"
     fresh = range(FIRST_UNSEEN, FIRST_UNSEEN + latents)
-    unseen = _walks(denoiser, shape, fresh, (schedule.T, 0), long, batch_size, device)
+    unseen = _walks(sampler, fresh, (schedule.T, 0), long, batch_size)
     table = tuple(Rival(n, tuple(t), scores[n], distance(t, unseen, fresh)) for n, t in rivals.items())
     yield Tuned(min(table, key=lambda r: r.unseen), table)
 
@@ -146,22 +138,23 @@ def candidate_times(schedule: Schedule, count: int, steps: int) -> tuple[int, ..
     return tuple(sorted(times, reverse=True))
 
 
-def _walks(
-    denoiser: Callable[[list[int]], Denoiser], shape: Sequence[int], seeds: range, nodes: Sequence[int], long: int,
-    batch_size: int, device: torch.device | str,
-) -> Walk:  # fmt: skip
-    parts = [list(seeds)[i : i + batch_size] for i in range(0, len(seeds), batch_size)]
-    return Walk.joined([walk_long(denoiser(p), noise(p, shape, device=device), nodes, long) for p in parts])
+def _schedule(sampler: Sampler) -> Schedule:
+    process = sampler.denoise.process
+    if not isinstance(process, Schedule):
+        raise Refused(f"times are tuned on a schedule of whole times, not on the process {process.name}")
+    return process
 
 
-def _distance(
-    denoiser: Callable[[list[int]], Denoiser], solver: Solver[Any], times: Sequence[int], walk: Walk,
-    seeds: Sequence[int], batch_size: int,
-) -> float:  # fmt: skip
+def _walks(sampler: Sampler, seeds: Sequence[int], nodes: Sequence[int], long: int, batch_size: int) -> Walk:
+    parts = [seeds[i : i + batch_size] for i in range(0, len(seeds), batch_size)]
+    return Walk.joined([walk_long(sampler.bound(part), sampler.start(part), nodes, long) for part in parts])
+
+
+def _distance(sampler: Sampler, times: Sequence[int], walk: Walk, seeds: Sequence[int], batch_size: int) -> float:
     """From what the solver makes from x_T to the end of the long trajectory: exp mean_i log rms_i, i over latents."""
     logs, start, end = 0.0, walk.states[walk.times[0]], walk.states[0]
     for i in range(0, len(seeds), batch_size):
         rows = slice(i, i + batch_size)
-        apart = sample(denoiser(list(seeds[rows])), start[rows], times, solver=solver) - end[rows]
+        apart = sample(sampler.bound(seeds[rows]), start[rows], times, solver=sampler.solver) - end[rows]
         logs += float(apart.double().square().flatten(1).mean(1).clamp(min=1e-24).sqrt().log().sum())
     return math.exp(logs / len(end))

@@ -55,23 +55,22 @@ class Command(
         steps = self.step_list() if self.steps else []
         cells = evaluation.cells_of(steps, self.eta, self.solver, self.spacing, self.also, self.sigma_hat)
         model = self.load()
-        sampler = self.sampler(model, label="cycle" if model.num_classes else None, spacing="uniform")
-        subject = evaluation.subject_of(self.model, model, sampler)
-        for cell in cells:
-            subject.tau(cell.steps, cell.spacing, cell.solver)  # what cannot work is refused before anything is made
+        label = "cycle" if model.num_classes else None  # what cannot work is refused before anything is made
+        samplers = {cell: self.sampler(model, label=label, **cell.how()) for cell in cells}
         look = ddim.metrics.extractor(self.extractor, model.device)
         held = None if self.held_out is None else self.images(model, self.held_out)
         data = evaluation.Real.of(self.images(model), held, self.n, self.reference, self.data)
         with show.progress(len(cells) * self.n, "images") as bar:
             found = evaluation.measured(
-                subject, cells, seeds, data, look, num_classes=model.num_classes, batch_size=self.batch_size,
+                samplers, seeds, data, look, num_classes=model.num_classes, batch_size=self.batch_size,
                 folder=out / "cells", tell=bar,
             )  # fmt: skip
         name = ddim.metrics.distance_name(look.name)
         stamp: dict[str, Any] = {
             "model": self.model, "weights sha256": model.weights_hash, "distance": name, "n": self.n,
             "seeds": f"{seeds[0]}-{seeds[-1]}", **data.stamp(self.n, self.data, self.held_out or self.data),
-            **evaluation.stamp_of_run(model, sampler, look), "batch size": self.batch_size, **evaluation.machine(model),
+            **evaluation.stamp_of_run(model, samplers[cells[0]], look), "batch size": self.batch_size,
+            **evaluation.machine(model),
         }  # fmt: skip
         words = ddim.jobs.answer(found.rows, name, found.floor)
         page = ddim.jobs.write_report(out, found.rows, found.floor, found.made, stamp, words)

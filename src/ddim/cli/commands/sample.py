@@ -57,7 +57,7 @@ class Command(
         if self.verify:
             print(f"{out}: {ddim.jobs.verify(out)} images, each as its manifest says")
             return
-        rank, world = ddim.jobs.share_of(os.environ)
+        share = ddim.jobs.share_of(os.environ)
         seeds = self._seeds()
         model = self.load()
         how = self._how(model, seeds) | {"precision": ddim.jobs.kept_precision(out, self.precision)}
@@ -65,7 +65,7 @@ class Command(
         settled = ddim.jobs.settle(
             self.batch_size, "never" if model.exported and self.compile == "auto" else self.compile, out=out,
             n=len(seeds), calls_an_image=sampler.calls, call=lambda rows: sampler.call([seeds[0]] * rows),
-            device=model.device, rank=rank, world=world,
+            device=model.device, share=share,
         )  # fmt: skip
         for note in settled.notes:
             print(note)
@@ -76,15 +76,15 @@ class Command(
         recipe = {name: known[name] for name in ORDER if name in known}
         ddim.jobs.open_job(out, {**recipe, "seeds": self.seeds or f"{seeds[0]}-{seeds[-1]}"})
         classes = made.classes(seeds)
-        with show.progress(len(seeds[rank::world]), "images") as bar:
+        with show.progress(len(share.of(seeds)), "images") as bar:
             for done in ddim.jobs.generate(
                 lambda batch: made.sample(batch, batch_size=len(batch)).cpu(), seeds, out, recipe,
-                batch_size=settled.batch, rank=rank, world=world,
+                batch_size=settled.batch, share=share,
                 classes=None if classes is None else dict(zip(seeds, classes, strict=True)),
             ):  # fmt: skip
                 bar(done)
         if not ddim.jobs.complete(seeds, out):
-            print(f"process {rank} is done; others are still at work on {out}")
+            print(f"process {share.rank} is done; others are still at work on {out}")
             return
         print(f"{len(seeds)} images in {out}, overview {out / 'grid.png'}")
         if self.npz:

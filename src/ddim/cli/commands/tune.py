@@ -76,12 +76,12 @@ class Command(
         images = self.images(model)
         index = np.sort(ddim.process.generator(0, "spectrum").permutation(len(images))[:SPECTRUM_IMAGES])
         power = ddim.uses.spectrum(images.pixels[index]) / model.space.unit**2
-        sampler = self.sampler(model, label="cycle" if model.num_classes else None, spacing="uniform")
+        label = "cycle" if model.num_classes else None
         job = ddim.jobs.tune(
-            sampler.bound, model.shape, ddim.solve.solver_named(self.solver), steps,
+            self.sampler(model, label=label, solver=self.solver, steps=steps),
             others={"closed form": ddim.uses.closed_form(model.schedule, power, steps)},
             latents=self.latents, long=self.long, candidates=self.candidates, trials=self.trials,
-            batch_size=self.batch_size, device=model.device,
+            batch_size=self.batch_size,
         )  # fmt: skip
         for news in job:
             if not isinstance(news, str):

@@ -1,6 +1,6 @@
 """Quality against steps: cells of a table, measured once, scored, reported."""
 
-from ddim.jobs.evaluate.cells import Cell, Subject, make, real, split, stamp_of, table_of
+from ddim.jobs.evaluate.cells import Cell, make, real, split, stamp_of, table_of
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.report import heads, table_cells, write_report
 from ddim.jobs.evaluate.scoring import Reference, Row, answer, compared
@@ -10,7 +10,6 @@ __all__ = [
     "Made",
     "Reference",
     "Row",
-    "Subject",
     "answer",
     "compared",
     "heads",

@@ -8,26 +8,26 @@ more row costs one more row. Images are measured as they would be saved, rounded
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from ddim.data import Images
-from ddim.denoise import Denoiser
 from ddim.files import digest
 from ddim.jobs.evaluate.measured import KEPT, Made, collected
 from ddim.metrics import Extractor
+from ddim.model import Sampler
 from ddim.pixels import from_uint8, to_uint8
-from ddim.process import generator, noise
+from ddim.process import generator
 from ddim.refused import Refused
-from ddim.solve import DDIM, Solver, solver_named, step_noise, trajectory
+from ddim.solve import DDIM, Solver, solver_named
 
+SETTINGS = ("label", "guidance", "clip", "precision", "device")  # of a sampler's recipe, beside its weights and times
 FORMAT = 2  # raise when what a cell stores, or how it is made, changes
 
 
@@ -61,28 +61,10 @@ class Cell:
             raise Refused(f"sigma-hat is a noise of solver 'ddim', not of {self.solver!r}")
         return DDIM(sigma="hat")
 
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """What is evaluated: a model reduced to what sampling needs.
-
-    Attributes:
-        reading: what decides the images beside the weights (`Checkpoint.reading`), as JSON.
-        denoiser: seeds of a batch -> the denoiser with their conditions bound.
-        tau: (steps, spacing, solver) -> the times.
-        to_unit: what the network makes -> images in [-1, 1].
-        settings: everything else that decides the images (labels, guidance, clip, precision), as JSON.
-    """
-
-    name: str
-    weights: str
-    shape: tuple[int, ...]
-    reading: Mapping[str, Any]
-    denoiser: Callable[[list[int]], Denoiser]
-    tau: Callable[[int, str, str], tuple[int, ...]]
-    to_unit: Callable[[Tensor], Tensor]
-    device: torch.device | str = "cpu"
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    def how(self) -> dict[str, Any]:
+        """What `Model.sampler` is told to make this row's sampler."""
+        named = {"solver": self.solver, "eta": self.eta} if self.eta is not None else {"solver": self.method()}
+        return {"steps": self.steps, "spacing": self.spacing, **named}
 
 
 def table_of(
@@ -106,36 +88,39 @@ def table_of(
 
 
 def make(
-    subject: Subject, cell: Cell, seeds: Sequence[int], extractor: Extractor, *, batch_size: int, folder: Path
+    sampler: Sampler, cell: Cell, seeds: Sequence[int], extractor: Extractor, *, batch_size: int, folder: Path
 ) -> Iterator[int | Made]:
     """Make and measure one cell, or read it back: yields how many images are done, and at last the `Made`.
 
+    Args:
+        sampler: of this cell (`Cell.how`).
+
     Raises:
-        Refused: an impossible cell; images that are not finite.
+        Refused: images that are not finite.
     """
-    times, solver = subject.tau(cell.steps, cell.spacing, cell.solver), cell.method()
+    told, shape = sampler.recipe, sampler.space.image_shape
     key = {
-        "format": FORMAT, "weights": subject.weights, "shape": list(subject.shape), "tau": list(times),
-        "reading": dict(subject.reading), "solver": cell.solver, "eta": cell.noise_name,
-        "seeds": list(seeds), "settings": dict(subject.settings), "extractor": stamp_of(extractor),
+        "cell": cell.name, "format": FORMAT, "weights": told["weights"], "shape": list(shape),
+        "tau": list(sampler.tau), "reading": dict(told["reading"]), "solver": cell.solver, "eta": cell.noise_name,
+        "seeds": list(seeds), "settings": {name: told[name] for name in SETTINGS}, "extractor": stamp_of(extractor),
     }  # fmt: skip
 
+    @torch.no_grad()
     def batch(at: slice) -> Made:
         own = list(seeds[at])
-        began = time.perf_counter()
-        x_T = noise(own, subject.shape, device=subject.device)
-        with torch.no_grad():
-            walk = list(trajectory(subject.denoiser(own), solver, times, x_T, step_noise(own, x_T)))
-        images, calls = subject.to_unit(walk[-1].x).cpu(), sum(step.calls for step in walk)
+        began, calls = time.perf_counter(), 0
+        for step in sampler.trajectory(own):
+            x, calls = step.x, calls + step.calls
+        images = sampler.space.decode(x).cpu()
         seconds = time.perf_counter() - began
         if not bool(torch.isfinite(images).all()):
             raise Refused(f"{cell.name} made images that are not finite, first among seeds {own[0]}-{own[-1]}")
         pixels = to_uint8(images)
         features, logits = extractor.both(from_uint8(pixels))
         shown = pixels[: max(0, KEPT - at.start)]
-        return Made(features, logits, shown, seconds / len(own), float(calls), times)
+        return Made(features, logits, shown, seconds / len(own), float(calls), sampler.tau)
 
-    yield from collected(folder, {"cell": cell.name, **key}, len(seeds), batch_size, batch)
+    yield from collected(folder, key, len(seeds), batch_size, batch)
 
 
 def real(
