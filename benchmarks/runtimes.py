@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 import ddim
 from ddim import engine
-from ddim.denoise import Bound
+from ddim.denoise import labels
 from ddim.metrics.classifier import load_classifier
 from ddim.nets import DiffusersNetwork
 
@@ -52,9 +52,9 @@ class Case(NamedTuple):
     def sample(self, call: Call, n: int, seed: int, steps: int = 20) -> Tensor:
         """n images by DDIM; image i is of class i modulo K."""
         denoise = ddim.NetworkDenoiser(call, self.schedule, self.prediction)
-        bound = Bound(denoise, {} if self.classes is None else {"label": torch.arange(n) % self.classes})
-        seeds = range(seed, seed + n)
-        return ddim.sample(bound, ddim.noise(seeds, self.shape), ddim.tau(self.schedule.T, steps), seeds=list(seeds))
+        told = labels(None if self.classes is None else torch.arange(n) % self.classes)
+        x_T, times = ddim.noise(range(seed, seed + n), self.shape), ddim.tau(self.schedule.T, steps)
+        return ddim.sample(denoise, x_T, times, conditions=told)
 
     def states(self, n: int, seed: int) -> list[Inputs]:
         """What the network is fed along n trajectories, one image a state: every second time of each."""
