@@ -12,6 +12,7 @@ from conftest import save_tiny
 from ddim.checkpoints import load_folder, open_checkpoint, save_checkpoint
 from ddim.checkpoints.facts import checked
 from ddim.cli.main import main
+from ddim.refused import Refused
 
 GOLDEN = Path(__file__).parents[1] / "data/golden"
 MNIST = GOLDEN / "diffusers/mnist-like/pipeline"
@@ -24,7 +25,7 @@ def changed(path: Path, **changes: Any) -> None:
 
 
 def refused(folder: Path, *words: str, **options: Any) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(Refused) as caught:
         load_folder(folder, **options)
     message = str(caught.value)
     assert "\n" not in message and len(message) < 600
@@ -193,11 +194,11 @@ def test_onnx_folders_are_checked_alike(tiny: Any, tmp_path: Path) -> None:
     held = (tmp_path / "o/ddim.json").read_text()
     for name, value in (("notes", "one"), ("data_range", [1, 0]), ("clips", 1), ("shape", 5), ("ends_at", 7)):
         changed(tmp_path / "o/ddim.json", **{name: value})
-        with pytest.raises(ValueError, match=f"ddim.json: {name} must be"):
+        with pytest.raises(Refused, match=f"ddim.json: {name} must be"):
             load_onnx_folder(tmp_path / "o")
         (tmp_path / "o/ddim.json").write_text(held)
     changed(tmp_path / "o/ddim.json", clips=None)
-    with pytest.raises(ValueError, match="lacks clips"):
+    with pytest.raises(Refused, match="lacks clips"):
         load_onnx_folder(tmp_path / "o")
 
 

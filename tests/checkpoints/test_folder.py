@@ -14,6 +14,7 @@ import ddim
 from ddim.checkpoints import export_checkpoint, load_folder, open_checkpoint, save_checkpoint, save_folder
 from ddim.checkpoints.families.diffusers import betas, scheduler
 from ddim.process import noise
+from ddim.refused import Refused
 
 GOLDEN = Path(__file__).parents[1] / "data/golden"
 MNIST = GOLDEN / "diffusers/mnist-like/pipeline"
@@ -104,7 +105,7 @@ def test_a_run_folder_keeps_what_is_not_ours(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_model(tmp_path: Path) -> None:
     save_folder(tmp_path / "m", tiny(), SCHEDULES["linear"], prediction="eps", meta={})
     before = {p: p.read_bytes() for p in (tmp_path / "m").rglob("*") if p.is_file()}
-    with pytest.raises(ValueError, match=r"ddim\.json cannot be written"):
+    with pytest.raises(Refused, match=r"ddim\.json cannot be written"):
         save_folder(tmp_path / "m", tiny(), SCHEDULES["linear"], prediction="eps", meta={"bad": object()})
     assert {p: p.read_bytes() for p in (tmp_path / "m").rglob("*") if p.is_file()} == before
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
@@ -196,7 +197,7 @@ def test_schedules_are_those_of_diffusers(changes: dict[str, Any], tmp_path: Pat
     ],
 )
 def test_unknown_fields_and_values_are_errors(changes: dict[str, Any], word: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=word):
+    with pytest.raises(Refused, match=word):
         load_folder(copied(tmp_path, **changes))
 
 
@@ -255,11 +256,11 @@ def test_other_pipelines_are_refused(tmp_path: Path) -> None:
     folder = copied(tmp_path)
     index = {"unet": ["diffusers", "UNet2DConditionModel"], "scheduler": ["diffusers", "DDIMScheduler"]}
     (folder / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="UNet2DConditionModel"):
+    with pytest.raises(Refused, match="UNet2DConditionModel"):
         load_folder(folder)
     index = {"unet": ["diffusers", "UNet2DModel"], "vqvae": ["diffusers", "VQModel"]}
     (folder / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="vqvae"):
+    with pytest.raises(Refused, match="vqvae"):
         load_folder(folder)
 
 
@@ -276,7 +277,7 @@ def test_absurd_network_configs_cost_no_memory(changes: dict[str, Any], word: st
     folder = copied(tmp_path)
     path = folder / "unet/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    with pytest.raises(ValueError, match=word):
+    with pytest.raises(Refused, match=word):
         load_folder(folder)
 
 
@@ -291,7 +292,7 @@ def test_edited_folders_are_noticed(tmp_path: Path) -> None:
     assert load_folder(tmp_path / "n").schedule == SCHEDULES["linear"]
     path = tmp_path / "n/scheduler/scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_schedule": "squaredcos_cap_v2"}))
-    with pytest.raises(ValueError, match="another schedule"):
+    with pytest.raises(Refused, match="another schedule"):
         load_folder(tmp_path / "n")
 
 
@@ -314,7 +315,7 @@ def test_heads_no_diffusers_config_can_say(tmp_path: Path) -> None:
         assert torch.equal(load_folder(tmp_path / "m").network(x, t), changed(x, t).sample)
     with pytest.raises((ValueError, AttributeError)):
         DDIMPipeline.from_pretrained(tmp_path / "m")
-    with pytest.raises(ValueError, match="diffusers cannot run"):
+    with pytest.raises(Refused, match="diffusers cannot run"):
         export_checkpoint(tmp_path / "e", load_folder(tmp_path / "m"))
 
 

@@ -12,6 +12,7 @@ import torch
 
 from ddim.checkpoints import open_checkpoint
 from ddim.checkpoints.safety.pickles import read_torch
+from ddim.refused import Refused
 
 GOLDEN = Path(__file__).parents[1] / "data/golden"
 PLAIN = GOLDEN / "ermongroup/plain/model-790000.ckpt"
@@ -20,7 +21,7 @@ FLAGS = {"image_size": 16, "num_head_channels": 16}
 
 
 def refused(path: Path, *words: str, **options: object) -> str:
-    with pytest.raises((ValueError, OSError)) as caught:
+    with pytest.raises((Refused, OSError)) as caught:
         open_checkpoint(path, **options)
     message = str(caught.value)
     assert "\n" not in message and len(message) < 600

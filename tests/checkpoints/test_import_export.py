@@ -11,6 +11,7 @@ import ddim
 from ddim.checkpoints import load_folder
 from ddim.cli.commands.import_ import merged
 from ddim.cli.main import main
+from ddim.refused import Refused
 
 GOLDEN = Path(__file__).parents[1] / "data/golden"
 ADM = str(GOLDEN / "guided-diffusion/adm-legacy-attention/ema_0.9999_000100.pt")
@@ -96,5 +97,5 @@ def test_settings_on_the_command_line() -> None:
         "diffusion": {"timesteps": 10, "image_size": 64}, "ema": False, "x": [0, 1], "name": "cosine",
     }  # fmt: skip
     assert settings == {"diffusion": {"timesteps": 10}}
-    with pytest.raises(ValueError, match="not a section"):
+    with pytest.raises(Refused, match="not a section"):
         merged({"a": 1}, ("a.b=2",))

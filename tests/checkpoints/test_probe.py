@@ -14,6 +14,7 @@ from ddim.checkpoints import Checkpoint, Verdict, open_checkpoint, probe_checkpo
 from ddim.engine import Exported
 from ddim.nets import DiffusersNetwork, torch_randomness
 from ddim.process import diffuse, generator, noise
+from ddim.refused import Refused
 
 T, SIZE = 100, 8
 SCHEDULE = ddim.Schedule.linear(T, beta_start=0.1 / T, beta_end=20.0 / T)
@@ -193,5 +194,5 @@ def test_a_real_onnx_folder_from_the_command_line(true: Checkpoint, tmp_path, ca
     [(IMAGES[:3], "at least 4"), (IMAGES[:, :1], "images of"), ((IMAGES + 1) * 127.5, "in \\[-1, 1\\]")],
 )
 def test_images_it_cannot_use(true: Checkpoint, images: Tensor, word: str) -> None:
-    with pytest.raises(ValueError, match=word):
+    with pytest.raises(Refused, match=word):
         probe_checkpoint(true, images)

@@ -11,6 +11,7 @@ import yaml
 import ddim
 from ddim.checkpoints import open_checkpoint, parsed, read_settings
 from ddim.cli.commands.import_ import merged
+from ddim.refused import Refused
 
 GOLDEN = Path(__file__).parents[1] / "data/golden"
 ERMON = GOLDEN / "ermongroup/ckpt/ckpt.pth"
@@ -36,7 +37,7 @@ BEDROOM = {
 
 
 def refused(file: Path, settings: dict[str, Any], *words: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(Refused) as caught:
         open_checkpoint(file, config=settings)
     message = str(caught.value)
     assert "\n" not in message and len(message) < 600
@@ -176,10 +177,10 @@ def test_small_betas_from_the_command_line_and_from_files(tmp_path: Path) -> Non
 @pytest.mark.parametrize("content", [b"a: 2001-99-99", b"\xff\xfe\xff", b"[" * 5000, b"a: [1,\n b"])
 def test_files_that_are_no_yaml(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "c.yml").write_bytes(content)
-    with pytest.raises(ValueError, match=r"c\.yml is not readable") as caught:
+    with pytest.raises(Refused, match=r"c\.yml is not readable") as caught:
         read_settings(tmp_path / "c.yml")
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match=r"--set x=\[: the value is not readable"):
+    with pytest.raises(Refused, match=r"--set x=\[: the value is not readable"):
         merged({}, ("x=[",))
 
 

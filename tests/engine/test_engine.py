@@ -11,6 +11,7 @@ from ddim import engine
 from ddim.engine import compiled as compilation
 from ddim.engine import memory as capacity
 from ddim.nets import DiffusersNetwork, build
+from ddim.refused import Refused
 
 CPU = torch.device("cpu")
 needs_packing = pytest.mark.skipif(engine.why_not_packed(CPU, "fp32") is not None, reason="no oneDNN")
@@ -125,7 +126,7 @@ def test_nothing_to_change_is_the_network_itself():
 
 
 def test_packing_where_it_cannot_be_done_is_refused(network):
-    with pytest.raises(ValueError, match="not fp64 on cpu"):
+    with pytest.raises(Refused, match="not fp64 on cpu"):
         engine.prepared(network, "fp64", packed=True)
 
 
@@ -134,12 +135,12 @@ def test_auto_is_bf16_only_where_the_processor_has_it(monkeypatch):
                             ({"avx512_bf16": False}, "fp32")):  # fmt: skip
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
         assert engine.pick_precision("auto", CPU) == expected
-    with pytest.raises(ValueError, match="'int4'"):
+    with pytest.raises(Refused, match="'int4'"):
         engine.pick_precision("int4", CPU)
 
 
 def test_a_device_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match="'nonsense'"):
+    with pytest.raises(Refused, match="'nonsense'"):
         engine.pick_device("nonsense")
     assert engine.pick_device("cpu") == CPU
 
@@ -188,7 +189,7 @@ def test_compilation_is_for_jobs_that_repay_it(monkeypatch):
     assert "501 calls" in long.why
     assert engine.compile_decision("always", calls=1, seconds_a_call=0.1, device=CPU).compile
     assert not engine.compile_decision("never", calls=10**9, seconds_a_call=1, device=CPU).compile
-    with pytest.raises(ValueError, match="auto, always or never"):
+    with pytest.raises(Refused, match="auto, always or never"):
         engine.compile_decision("maybe", calls=1, seconds_a_call=1.0, device=CPU)
 
 
@@ -228,7 +229,7 @@ def test_the_batch_found_fits_the_memory(free, batch):
 
 
 def test_an_image_too_large_is_refused_with_both_numbers():
-    with pytest.raises(ValueError, match="needs 8 MiB and 1 MiB"):
+    with pytest.raises(Refused, match="needs 8 MiB and 1 MiB"):
         capacity.fitting_batch(lambda rows: torch.zeros(rows, 2**21), CPU, free=int(2**20 / capacity.SHARE) + 1)
 
 

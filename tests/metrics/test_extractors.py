@@ -10,6 +10,7 @@ import torch
 from ddim.metrics import distance_name, extractor
 from ddim.metrics.classifier import load_classifier
 from ddim.pixels import from_uint8
+from ddim.refused import Refused
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -71,20 +72,20 @@ def test_no_file_is_called_by_the_name_of_a_standard_one(tmp_path):
     torch.jit.trace(_Two(), x).save(str(tmp_path / "inception.pt"))
     assert distance_name(extractor(str(tmp_path / "inception.pt")).name) == "FD-file-inception"
     torch.jit.trace(torch.nn.Conv2d(3, 2, 1), torch.zeros(1, 3, 4, 4)).save(str(tmp_path / "colour.pt"))
-    with pytest.raises(ValueError, match=r"colour\.pt cannot take images of shape \(2, 1, 4, 4\)"):
+    with pytest.raises(Refused, match=r"colour\.pt cannot take images of shape \(2, 1, 4, 4\)"):
         extractor(str(tmp_path / "colour.pt")).both(x)
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(ValueError, match="there is no extractor 'vgg': choose mnist, inception, dinov2, pixels or a"):
+    with pytest.raises(Refused, match="there is no extractor 'vgg': choose mnist, inception, dinov2, pixels or a"):
         extractor("vgg")
-    with pytest.raises(ValueError, match="reads grey images, got 3 channels"):
+    with pytest.raises(Refused, match="reads grey images, got 3 channels"):
         extractor("mnist").features(torch.zeros(1, 3, 28, 28))
     (tmp_path / "bad.pt").write_bytes(b"no program")
-    with pytest.raises(ValueError, match=r"bad\.pt is no TorchScript or ExportedProgram"):
+    with pytest.raises(Refused, match=r"bad\.pt is no TorchScript or ExportedProgram"):
         extractor(str(tmp_path / "bad.pt"))
     (tmp_path / "bad.pt2").write_bytes(b"no program")
-    with pytest.raises(ValueError, match=r"bad\.pt2 is no TorchScript or ExportedProgram"):
+    with pytest.raises(Refused, match=r"bad\.pt2 is no TorchScript or ExportedProgram"):
         extractor(str(tmp_path / "bad.pt2"))
 
 
@@ -92,5 +93,5 @@ def test_refusals(tmp_path):
 def test_a_missing_extra_is_named(name, package, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr("ddim.metrics.extractors.find_spec", lambda n: None if n == package else found(n))
-    with pytest.raises(ValueError, match=rf"pip install 'ddim\[{name}\]'"):
+    with pytest.raises(Refused, match=rf"pip install 'ddim\[{name}\]'"):
         extractor(name)

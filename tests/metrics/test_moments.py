@@ -6,6 +6,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from ddim import noise
 from ddim.metrics import Moments, distance_name, frechet, frechet_bias
+from ddim.refused import Refused
 
 
 def features(n, d, purpose, scale=1.0, shift=0.0):
@@ -89,11 +90,11 @@ def test_names():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="1 of 3 images have features that are not finite"):
+    with pytest.raises(Refused, match="1 of 3 images have features that are not finite"):
         Moments.of(torch.tensor([[1.0], [float("nan")], [2.0]]))
-    with pytest.raises(ValueError, match="at least 2 images"):
+    with pytest.raises(Refused, match="at least 2 images"):
         _ = Moments.of(torch.ones(1, 3)).covariance
-    with pytest.raises(ValueError, match="3 and 4 numbers"):
+    with pytest.raises(Refused, match="3 and 4 numbers"):
         frechet(Moments.of(torch.ones(2, 3)), Moments.of(torch.ones(2, 4)))
-    with pytest.raises(ValueError, match=r"\(n, D\)"):
+    with pytest.raises(Refused, match=r"\(n, D\)"):
         Moments.of(torch.ones(2, 3, 4))

@@ -12,6 +12,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from ddim import noise
 from ddim.metrics import diversity, estrangement, fidelity, inception_score, kid, mmd2, radii
+from ddim.refused import Refused
 
 
 def features(n, d, purpose, shift=0.0):
@@ -132,5 +133,5 @@ def test_estrangement_is_0_for_the_same_and_about_1_for_strangers():
      (lambda: diversity(torch.ones(1, 2)), "at least 2")],
 )  # fmt: skip
 def test_refusals(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refused, match=message):
         call()

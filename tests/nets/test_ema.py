@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from ddim.nets import Ema
+from ddim.refused import Refused
 
 
 class Net(nn.Module):
@@ -66,7 +67,7 @@ def test_half_precision_weights_are_averaged_in_float32():
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
 def test_impossible_decays_are_refused(decay):
-    with pytest.raises(ValueError, match="at least 0 and below 1"):
+    with pytest.raises(Refused, match="at least 0 and below 1"):
         Ema(Net(), decay)
 
 

@@ -3,6 +3,7 @@ import torch
 
 from ddim import noise
 from ddim.nets import PRESETS, DiffusersNetwork, build, torch_randomness
+from ddim.refused import Refused
 
 
 def parameters(network):
@@ -51,11 +52,11 @@ def test_height_and_width_may_differ():
 
 
 def test_sizes_that_cannot_be_halved_are_refused_with_the_numbers_and_a_size_that_can():
-    with pytest.raises(ValueError, match=r"multiples of 4, got 30x28; give `size` (28|32)x28"):
+    with pytest.raises(Refused, match=r"multiples of 4, got 30x28; give `size` (28|32)x28"):
         build("mnist", shape=(1, 30, 28))
-    with pytest.raises(ValueError, match=r"unknown preset 'huge'.*cifar10"):
+    with pytest.raises(Refused, match=r"unknown preset 'huge'.*cifar10"):
         build("huge", shape=(1, 28, 28))
-    with pytest.raises(ValueError, match="at least 1 class, got 0"):
+    with pytest.raises(Refused, match="at least 1 class, got 0"):
         build("mnist", shape=(1, 28, 28), num_classes=0)
 
 
