@@ -19,14 +19,13 @@ from ddim.jobs.evaluate import (
 from ddim.jobs.export import PRECISIONS, export_onnx
 from ddim.jobs.generation import complete, generate, verify, write_npz
 from ddim.jobs.job import Share, open_job, share_of
-from ddim.jobs.settled import BatchSize, Settled, When, kept_precision, settle
+from ddim.jobs.settled import Settled, kept_precision, settle
 from ddim.jobs.train import (
     Cadence,
     Denoising,
     DivergedError,
     Loss,
     Plan,
-    Precision,
     Progress,
     Recipe,
     TrainState,
@@ -43,7 +42,6 @@ from ddim.jobs.tuning import Tuned, tune
 
 __all__ = [
     "PRECISIONS",
-    "BatchSize",
     "Cadence",
     "Cell",
     "Denoising",
@@ -51,7 +49,6 @@ __all__ = [
     "Loss",
     "Made",
     "Plan",
-    "Precision",
     "Progress",
     "Recipe",
     "Reference",
@@ -60,7 +57,6 @@ __all__ = [
     "Share",
     "TrainState",
     "Tuned",
-    "When",
     "ancestor_of",
     "answer",
     "compared",

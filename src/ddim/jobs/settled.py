@@ -15,12 +15,11 @@ from typing import Literal, NamedTuple
 import torch
 
 from ddim import engine
-from ddim.engine import fitting_batch
+from ddim.engine import When, fitting_batch
 from ddim.files import read_json
 from ddim.jobs.job import ALONE, RECIPE, Share
 from ddim.refused import Refused
 
-When = Literal["auto", "always", "never"]
 BatchSize = int | Literal["auto"]
 WORTH_MEASURING = 200  # network calls; below it no compilation was ever repaid, and measuring costs two calls
 PATIENCE = 600.0  # seconds a process waits for the first one to settle a job

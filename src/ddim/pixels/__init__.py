@@ -1,13 +1,14 @@
 """Picture files, grids of pictures, and the way between pictures and tensors."""
 
+from ddim.pixels.grids import grid
 from ddim.pixels.pictures import (
     SUFFIXES,
     Fit,
     Pixels,
+    as_picture,
     as_pixels,
     fitted,
     from_uint8,
-    grid,
     open_image,
     read_image,
     save_png,
@@ -21,6 +22,7 @@ __all__ = [
     "PixelSpace",
     "Pixels",
     "Space",
+    "as_picture",
     "as_pixels",
     "fitted",
     "from_uint8",

@@ -1,4 +1,4 @@
-"""Pictures: any image file to pixels, pixels to the network's range and back, PNGs with text, labelled grids.
+"""Pictures: any image file to pixels, pixels to the network's range and back, PNGs with text.
 
 Pixels are uint8 NHWC NumPy arrays (or HWC, HW for one picture); the network's images are float (B, C, H, W)
 in [-1, 1]. The way between them is level = round((x + 1) 255/2), which keeps 0..255 exactly.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -152,7 +152,7 @@ def read_image(source: str | Path | bytes, shape: tuple[int, int, int] | None = 
 
 def save_png(path: str | Path, pixels: Pixels | Image.Image, text: Mapping[str, str] | None = None) -> None:
     """Write one picture, uint8 (H, W), (H, W, 1) or (H, W, 3), with text in its metadata; whole or not at all."""
-    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(_squeezed(pixels))
+    image = pixels if isinstance(pixels, Image.Image) else as_picture(pixels)
     info = PngInfo()
     for key, value in (text or {}).items():
         info.add_text(key, value)
@@ -160,49 +160,6 @@ def save_png(path: str | Path, pixels: Pixels | Image.Image, text: Mapping[str, 
         image.save(partial, format="PNG", pnginfo=info)
 
 
-def _squeezed(pixels: Pixels) -> Pixels:
-    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
-
-
-def grid(
-    images: Sequence[Pixels] | Pixels,
-    columns: int | None = None,
-    *,
-    row_labels: Sequence[str] | None = None,
-    column_labels: Sequence[str] | None = None,
-    gap: int = 2,
-    scale: int = 1,
-) -> Image.Image:
-    """Pictures of one size, row by row on white, with optional words at the left of each row and above each column.
-
-    Args:
-        images: uint8, each (H, W), (H, W, 1) or (H, W, 3).
-        columns: default: the side of the smallest square that holds them.
-        scale: whole number by which each picture is enlarged, without smoothing.
-
-    Raises:
-        Refused: no images; labels that do not match the rows or columns.
-    """
-    if not len(images):
-        raise Refused("a grid needs at least one image")
-    tiles = [Image.fromarray(_squeezed(np.asarray(p))) for p in images]
-    tiles = [t.resize((t.width * scale, t.height * scale), Image.Resampling.NEAREST) for t in tiles]
-    columns = columns or int(np.ceil(np.sqrt(len(tiles))))
-    rows = -(-len(tiles) // columns)
-    for labels, wanted, what in ((row_labels, rows, "row"), (column_labels, columns, "column")):
-        if labels is not None and len(labels) != wanted:
-            raise Refused(f"the grid has {wanted} {what}s but {len(labels)} {what} labels")
-    font: Any = ImageFont.load_default(size=14)
-    left = gap + max((int(font.getlength(w)) + 8 for w in row_labels or ()), default=0)
-    top = gap + (22 if column_labels else 0)
-    step_x, step_y = tiles[0].width + gap, tiles[0].height + gap
-    mode = "RGB" if any(t.mode == "RGB" for t in tiles) else "L"
-    canvas = Image.new(mode, (left + columns * step_x, top + rows * step_y), "white")
-    draw = ImageDraw.Draw(canvas)
-    for i, tile in enumerate(tiles):
-        canvas.paste(tile, (left + i % columns * step_x, top + i // columns * step_y))
-    for r, words in enumerate(row_labels or ()):
-        draw.text((gap + 2, top + r * step_y + (step_y - gap) // 2), words, fill="black", font=font, anchor="lm")
-    for c, words in enumerate(column_labels or ()):
-        draw.text((left + c * step_x + (step_x - gap) // 2, gap + 11), words, fill="black", font=font, anchor="mm")
-    return canvas
+def as_picture(pixels: Pixels) -> Image.Image:
+    """uint8 (H, W), (H, W, 1) or (H, W, 3) as a picture, grey or RGB."""
+    return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)

@@ -3,7 +3,7 @@
 from ddim.jobs.train.loop import DivergedError, Loss, Progress, fit
 from ddim.jobs.train.loss import Denoising
 from ddim.jobs.train.plan import Cadence, Plan
-from ddim.jobs.train.recipe import Precision, Recipe
+from ddim.jobs.train.recipe import Recipe
 from ddim.jobs.train.run import ancestor_of, refuse_existing, start, train_run
 from ddim.jobs.train.state import TrainState, new_state, resolve_precision, state_of
 
@@ -13,7 +13,6 @@ __all__ = [
     "DivergedError",
     "Loss",
     "Plan",
-    "Precision",
     "Progress",
     "Recipe",
     "TrainState",

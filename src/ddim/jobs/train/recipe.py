@@ -12,13 +12,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from ddim.jobs.job import differences
 from ddim.process import Objective, Schedule
 from ddim.refused import Refused
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SCHEDULES = ("linear", "scaled_linear", "cosine", "sigmoid")
 PREDICTIONS = ("eps", "x0", "v")  # what a model folder can say of itself
 
