@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddim import GaussianDenoiser, NetworkDenoiser, Schedule, noise, sample, tau
+from ddim import GaussianDenoiser, NetworkDenoiser, Refused, Schedule, noise, sample, tau
 from ddim.process import PARAMETERISATIONS, edm, flow, parameterisation, subvp, ve, vp
 
 PROCESSES = {"ve": ve(), "edm": edm(), "flow": flow(), "vp": vp(), "subvp": subvp()}
@@ -62,3 +62,17 @@ def test_at_time_0_the_image_is_itself_and_batched_times_are_single_ones(process
         alone = denoise(x[i : i + 1], t)
         torch.testing.assert_close(together.x0[i : i + 1], alone.x0, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(together.eps[i : i + 1], alone.eps, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["eps", "score"])
+def test_without_signal_eps_does_not_tell_x0(name):
+    """flow at t = 1: (x - eps) / 0 would be an image of nan; below it all is well."""
+    denoise, x = NetworkDenoiser(lambda x, t: 0.5 * x, flow(), name), noise([0, 1], (4,))
+    for t in (1.0, 1, torch.ones(2), torch.tensor([0.5, 1.0])):
+        with pytest.raises(Refused, match=rf"{name} does not tell x0 where there is no signal.* begin below t = 1"):
+            denoise(x, t)
+    assert bool(torch.isfinite(denoise(x, 0.999).x0).all())
+    for other in ("v", "x0", "velocity", "edm"):
+        assert bool(torch.isfinite(NetworkDenoiser(lambda x, t: 0.5 * x, flow(), other)(x, 1.0).x0).all())
+    with pytest.raises(Refused, match="zero-terminal-SNR"):
+        NetworkDenoiser(lambda x, t: x, Schedule.linear().zero_terminal_snr(), name)

@@ -86,3 +86,10 @@ def test_more_seeds_than_a_list_should_hold_are_refused_before_it_is_built(monke
     for text in ("0-4", "1,5-8", "5-8,1"):
         with pytest.raises(ValueError, match="more than 4 seeds"):
             parse_seeds(text)
+
+
+def test_a_real_time_is_the_same_noise_in_every_number_type():
+    x = noise([3], (5,), step=0.37)
+    assert torch.equal(noise([3], (5,), step=np.float64(0.37)), x)
+    assert not torch.equal(noise([3], (5,), step=0.38), x)
+    assert torch.equal(noise([3], (5,), step=np.int64(7)), noise([3], (5,), step=7))

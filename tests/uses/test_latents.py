@@ -1,5 +1,6 @@
 """Latents: they compute like their tensor, come back from their file, join and part, and know their recipe."""
 
+import json
 import warnings
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from rough_network import LABELS, SCHEDULE, TAU, images, network
 from torch import nn
 
 from ddim import NetworkDenoiser, tau
-from ddim.denoise import Bound, Guided, labels
+from ddim.denoise import Bound, Conditions, Guided, labels
 from ddim.uses import Latents, decode, encode
 
 
@@ -96,3 +97,27 @@ def test_another_exported_network_is_another_recipe():
     z = encode(first, images(), TAU, "naive")
     with pytest.warns(UserWarning, match="network"):
         decode(second, z)
+
+
+def test_what_is_shared_is_neither_joined_nor_cut_whatever_its_length():
+    """A table of as many rows as images, and a pair: a recipe must not take them for the images' own."""
+
+    def asked(x, t, label, table, pair):
+        return 0.1 * x * table.mean() + pair[0] + 0 * label.view(-1, 1, 1, 1)
+
+    denoise, x = NetworkDenoiser(asked, SCHEDULE), images(4)
+    told = Conditions({"label": torch.arange(4)}, {"table": torch.ones(4, 7), "pair": (0.1, 0.2)})
+    halves = [slice(0, 2), slice(2, 4)]
+    parts = [encode(denoise, x[i], TAU, "naive", conditions=told.rows(i)) for i in halves]
+    whole = encode(denoise, x, TAU, "naive", conditions=told)
+    joined = Latents.join(parts)
+    assert joined.recipe == whole.recipe and whole.part(2, 4).recipe == parts[1].recipe
+    joined_file = json.loads(json.dumps(joined.recipe.conditions))
+    assert joined_file == joined.recipe.conditions and joined_file["label"] == [0, 1, 2, 3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decode(denoise, joined, conditions=told)
+        decode(denoise, whole.part(2, 4), conditions=told.rows(halves[1]))
+    other = Conditions(told.per_image, {"table": 2 * torch.ones(4, 7), "pair": (0.1, 0.2)})
+    with pytest.warns(UserWarning, match="table"):
+        decode(denoise, whole, conditions=other)

@@ -84,8 +84,9 @@ class Conditions:
         return Conditions(twice, self.shared)
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON values: classes as a list, what is long as its hash."""
-        return {name: _json(value) for name, value in self.arguments.items()}
+        """As JSON values. A list has one entry an image: classes, short rows; all else is no list, tensors a hash."""
+        own = {name: _json(value) for name, value in self.per_image.items()}
+        return own | {name: _shared_json(value) for name, value in self.shared.items()}
 
 
 NONE = Conditions()
@@ -113,11 +114,15 @@ def _nothing(value: Tensor, null: int | Tensor) -> Tensor:
     return weights
 
 
-def _json(value: Any) -> Any:
+def _json(value: Tensor) -> Any:
+    classes = value.ndim == 1 and not value.is_floating_point()  # as many as there are images
+    return value.tolist() if classes or value.numel() <= 4096 else f"tensor {_digest(value)}"
+
+
+def _shared_json(value: Any) -> Any:
     if isinstance(value, Tensor):
-        classes = value.ndim == 1 and not value.is_floating_point()  # as many as there are images
-        return value.tolist() if classes or value.numel() <= 4096 else f"tensor {_digest(value)}"
-    return list(value) if isinstance(value, tuple) else value
+        return f"tensor {_digest(value)}"
+    return {"shared": list(value)} if isinstance(value, (list, tuple)) else value
 
 
 def _digest(value: Tensor) -> str:

@@ -17,6 +17,8 @@ Network = Callable[..., Any]
 """network(x_t, label, **conditions) -> (B, C or 2C, *), or an object with that as `.sample`; label (B,), by default
 int64 and 0-based (t - 1)."""
 
+NEED_SIGNAL = ("eps", "score")  # predictions from which x0 is had by dividing by the signal
+
 
 def zero_based(t: Tensor) -> Tensor:
     """The label DDPM networks were trained with: t - 1; time 0, the clean image, shares the label of time 1."""
@@ -41,7 +43,7 @@ class NetworkDenoiser(Denoiser):
     At t = 0 the image is clean: x0 is x_t itself and eps what the network says at its cleanest time.
 
     Raises:
-        Refused: eps prediction on a process without signal at T: eps at T does not tell x0.
+        Refused: eps or score prediction without signal: on a schedule that has none at T, or asked where there is none.
     """
 
     invertible = True
@@ -60,9 +62,11 @@ class NetworkDenoiser(Denoiser):
         self.parameterisation = parameterisation(prediction) if isinstance(prediction, str) else prediction
         self.label = label or (zero_based if process.discrete else real_time)
         self.learned_variance = learned_variance
-        if self.parameterisation.name == "eps" and process.discrete and process.at(process.T).signal == 0.0:
+        self._blind = self.parameterisation.name in NEED_SIGNAL and process.at(process.T).signal == 0.0
+        if self._blind and process.discrete:
             raise Refused(
-                f"eps prediction cannot use a zero-terminal-SNR schedule: alpha_bar[{process.T}] = 0, so x0 = "
+                f"{self.parameterisation.name} prediction cannot use a zero-terminal-SNR schedule: "
+                f"alpha_bar[{process.T}] = 0, so x0 = "
                 "(x_T - eps) / 0; train with prediction 'v' or 'x0', or use the schedule without the rescaling"
             )
 
@@ -82,6 +86,11 @@ class NetworkDenoiser(Denoiser):
 
     def _ask(self, x_t: Tensor, times: Tensor, asked: Time | Tensor, conditions: Conditions) -> Prediction:
         level = level_at(self.process, asked, x_t)
+        if self._blind and bool((torch.as_tensor(level.signal) == 0.0).any()):
+            raise Refused(
+                f"{self.parameterisation.name} does not tell x0 where there is no signal, x0 = (x_t - eps) / 0; "
+                f"begin below t = {self.process.T:g}, or use a network that predicts the velocity or x0"
+            )
         shown = self.parameterisation.feed(x_t, level).to(_parameter_dtype(self.network) or x_t.dtype)
         said = self.network(shown, self.label(times), **conditions.arguments)
         out = (said if isinstance(said, Tensor) else said.sample).to(x_t.dtype)  # diffusers' networks return an object

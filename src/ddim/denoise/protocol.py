@@ -36,7 +36,7 @@ class Denoiser(ABC):
     def __call__(self, x_t: Tensor, t: Time | Tensor, conditions: Conditions = NONE) -> Prediction: ...
 
     def describe(self) -> dict[str, Any]:
-        """What it does beside asking a network, as JSON: a recipe remembers it."""
+        """What it does beside asking a network, as JSON: for recipes, which take a list for one entry an image."""
         return {}
 
     def rows(self, index: Tensor) -> Denoiser:

@@ -27,7 +27,7 @@ def generator(seed: int, purpose: str, step: Time = 0) -> np.random.Generator:
     """The NumPy generator of one (seed, purpose, step): the only source of randomness in this package."""
     if seed < 0:
         raise Refused(f"a seed must be a whole number >= 0, got {seed}")
-    at = repr(step) if isinstance(step, float) else int(step)
+    at = repr(float(step)) if isinstance(step, float) else int(step)  # NumPy floats say their type
     digest = hashlib.blake2b(f"{purpose}/{int(seed)}/{at}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
