@@ -23,12 +23,16 @@ class Unsafe(Refused):
 
 @dataclass
 class Claims:
+    """What a pickle says it holds: bytes of every storage, and the classes it names."""
+
     storages: dict[str, int] = field(default_factory=dict)  # key -> bytes
     names: set[str] = field(default_factory=set)
 
 
 @dataclass
 class Storage:
+    """Stands for a storage of so many elements."""
+
     items: int
 
 
@@ -97,6 +101,11 @@ def _rebuild(storage: Any, offset: Any, size: Any, *rest: Any) -> _Stub:
 
 
 def look_through(path: Path, file: Any) -> Claims:
+    """The claims of the pickle that begins here.
+
+    Raises:
+        Unsafe: a tensor larger than its storage, or what no checkpoint of weights holds.
+    """
     reader = Inert(file)
     try:
         reader.load()

@@ -62,7 +62,7 @@ def named_betas(schedule: Schedule) -> dict[str, Any]:
         try:
             table = _named(name, schedule.T, start, end)
             table = table.zero_terminal_snr() if rescaled else table
-        except ValueError:
+        except Refused:
             continue  # rounded betas that make no schedule name none
         if table == schedule:
             return _betas(name, start, end, None, rescaled)
@@ -103,6 +103,7 @@ def like(schedule: Schedule, other: Schedule) -> bool:
 
 
 def flag_of(fields: Mapping[str, Any], name: str, default: bool) -> bool:
+    """True or false as JSON has them: other words are no scheduler's."""
     value = fields.get(name, default)
     if not isinstance(value, bool):
         raise Refused(f"{name} must be true or false, got {value!r}")

@@ -136,7 +136,7 @@ def _scheduler(
         return said, said.schedule
     try:
         schedule = Schedule(torch.tensor(table, dtype=torch.float64))
-    except ValueError as error:
+    except Refused as error:
         raise Refused(f"{folder / OURS}: {error}") from None
     if not like(schedule, said.schedule):
         raise Refused(

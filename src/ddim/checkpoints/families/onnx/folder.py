@@ -77,7 +77,7 @@ def load_onnx_folder(path: Path, settings: Mapping[str, Any] | None = None) -> C
         raise Refused(f"{path / NETWORK} is not the network {OURS} describes; export it again")
     try:
         schedule = Schedule(torch.tensor(facts["alpha_bar"], dtype=torch.float64))
-    except ValueError as error:
+    except Refused as error:
         raise Refused(f"{path / OURS}: {error}") from None
     plain: dict[str, Any] = {k: facts[k] for k in PLAIN}
     note = f"runs in ONNX Runtime, in {facts['precision']}, on the CPU; exported from {facts.get('exported_from')}"

@@ -31,6 +31,11 @@ class Layout:
 
 
 def layout_of(state: Mapping[str, Tensor], where: str) -> Layout:
+    """The layout that a state dict's names and shapes tell.
+
+    Raises:
+        Refused: not one of these networks; names the file `where`.
+    """
     base = sized(state, "time_embed.0.weight", 1, where, KIND)
     first = sized(state, "input_blocks.0.0.weight", 0, where, KIND)
     top = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("input_blocks.") and k.split(".")[1].isdigit())
