@@ -19,9 +19,7 @@ from PIL import Image
 from torch import nn
 
 from ddim.data import Batches, open_images
-from ddim.jobs import Recipe
-from ddim.jobs.train.loop import fit
-from ddim.jobs.train.state import new_state
+from ddim.jobs import Denoising, Recipe, fit, new_state
 from ddim.nets import DiffusersNetwork
 
 ENDLESS = 10**9
@@ -68,7 +66,7 @@ class Ours:
         state = new_state(recipe, task.preset, task.shape, None, task.device)
         self.network: nn.Module = state.unwrapped.unet
         batches = Batches(images, task.batch, task.seed, labelled=False)
-        self.loop = fit(state, batches, recipe, max_steps=ENDLESS)
+        self.loop = fit(state, batches, Denoising.of(recipe), max_steps=ENDLESS)
 
     def steps(self, n: int) -> list[float]:
         return [next(self.loop).loss for _ in range(n)]
