@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ddim import Schedule, noise
-from ddim.process import Objective, diffuse
+from ddim.process import Objective, diffuse, edm, flow, subvp, ve, vp
 
 SCHEDULE = Schedule.linear()
 
@@ -49,3 +49,22 @@ def test_bad_settings():
         Objective("score", 5.0)
     with pytest.raises(ValueError, match="above 0"):
         Objective("eps", 0.0)
+
+
+@pytest.mark.parametrize("process", [ve(), edm(), flow(), vp(), subvp()], ids=lambda p: p.name)
+@pytest.mark.parametrize("gamma", [None, 5.0])
+def test_on_continuous_processes_too(process, gamma):
+    """x_t, and min-SNR's promise: one wrong pair costs min(SNR, gamma) |x0 error|^2 in every parameterisation."""
+    x0, eps, wrong_x0 = (noise([i], (50,), dtype=torch.float64) for i in range(3))
+    for t in (process.first, 0.1 * process.T, 0.7 * process.T):
+        level, at = process.at(t), torch.tensor([t], dtype=torch.float64)
+        x_t = diffuse(x0, eps, at, process)
+        torch.testing.assert_close(x_t, level.signal * x0 + level.noise * eps, rtol=1e-12, atol=1e-12)
+        wrong_eps = (x_t - level.signal * wrong_x0) / level.noise
+        snr, error = (level.signal / level.noise) ** 2, float((wrong_x0 - x0).square().mean())
+        for prediction in ("eps", "x0", "v") if gamma else ("x0", "eps", "velocity"):
+            objective = Objective(prediction, gamma)
+            out = objective.parameterisation.target(wrong_x0, wrong_eps, level)
+            plain = {"eps": snr, "x0": 1.0, "velocity": (1 + level.signal / level.noise) ** 2}
+            expected = min(snr, gamma) * error if gamma else plain[prediction] * error
+            assert float(objective.losses(out, x0, eps, at, process)) == pytest.approx(expected, rel=1e-4)

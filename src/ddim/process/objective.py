@@ -7,12 +7,13 @@ All weights are of the x0 error seen through the parameterisation's own loss: we
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddim.process.level import AnyLevel, Level, Process
-from ddim.process.prediction import Parameterisation, parameterisation
+from ddim.process.prediction import Parameterisation, parameterisation, square_sum
 from ddim.refused import Refused
 
 
@@ -23,8 +24,8 @@ class Objective:
     Args:
         prediction: a name of `PARAMETERISATIONS`; weights by min-SNR are of "eps", "x0" and "v".
         min_snr_gamma: gamma of Hang et al. (arXiv 2303.09556), usually 5: the x0 error is weighted by
-            min(SNR, gamma), so the loss on eps by min(SNR, gamma)/SNR, on v by min(SNR, gamma)/(SNR + 1).
-            None weights every t by 1.
+            min(SNR, gamma), so the loss on eps by min(SNR, gamma)/SNR, on v by min(SNR, gamma)/(SNR + 1), and where
+            signal^2 + noise^2 = n is not 1, by that over n. None weights every t by 1.
 
     Raises:
         Refused: an unknown prediction, or gamma not above 0.
@@ -52,7 +53,8 @@ class Objective:
         noise2 = torch.as_tensor(level.noise, dtype=torch.float64) ** 2
         # written with signal2 and noise2 so that SNR = 0 (zero terminal SNR) divides by nothing
         capped = torch.minimum(signal2, self.min_snr_gamma * noise2)  # min(SNR, gamma) * noise2
-        return {"x0": capped / noise2, "eps": capped / signal2, "v": capped}[self.prediction]
+        over: dict[str, Any] = {"x0": noise2, "eps": signal2, "v": square_sum(level) ** 2}
+        return capped / over[self.prediction]
 
     def losses(self, out: Tensor, x0: Tensor, eps: Tensor, t: Tensor, process: Process) -> Tensor:
         """The weighted squared error of each image, averaged over its elements; float32 (B,).

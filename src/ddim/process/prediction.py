@@ -83,12 +83,12 @@ class V(_Plain):
         return level.signal * eps - level.noise * x0
 
     def decode(self, out: Tensor, x_t: Tensor, level: AnyLevel) -> Prediction:
-        n = _squares(level)
+        n = square_sum(level)
         x0, eps = level.signal * x_t - level.noise * out, level.signal * out + level.noise * x_t
         return Prediction(x0 / n, eps / n)
 
 
-def _squares(level: AnyLevel) -> Any:
+def square_sum(level: AnyLevel) -> Any:
     """signal^2 + noise^2: exactly 1 where the process preserves variance, whatever the roots were rounded to."""
     n = level.signal**2 + level.noise**2
     if isinstance(n, Tensor):
