@@ -7,7 +7,6 @@ All weights are of the x0 error seen through the parameterisation's own loss: we
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,8 +52,8 @@ class Objective:
         noise2 = torch.as_tensor(level.noise, dtype=torch.float64) ** 2
         # written with signal2 and noise2 so that SNR = 0 (zero terminal SNR) divides by nothing
         capped = torch.minimum(signal2, self.min_snr_gamma * noise2)  # min(SNR, gamma) * noise2
-        over: dict[str, Any] = {"x0": noise2, "eps": signal2, "v": square_sum(level) ** 2}
-        return capped / over[self.prediction]
+        n = torch.as_tensor(square_sum(level), dtype=torch.float64)
+        return capped / {"x0": noise2, "eps": signal2, "v": n**2}[self.prediction]
 
     def losses(self, out: Tensor, x0: Tensor, eps: Tensor, t: Tensor, process: Process) -> Tensor:
         """The weighted squared error of each image, averaged over its elements; float32 (B,).
