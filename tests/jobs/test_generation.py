@@ -1,6 +1,10 @@
 """Generation as a job: exactly these images, whatever crashes, whoever shares the work."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +13,10 @@ import torch
 from PIL import Image
 
 from ddim import noise
+from ddim.files import HOST
 from ddim.jobs import Share, generate, open_job, verify, write_npz
 from ddim.jobs.generation import file_name
+from ddim.refused import Refused
 
 RECIPE = {"tau": [1000, 1, 0], "eta": 0.0}
 SEEDS = [3, 1, 4, 15, 9, 2, 6]
@@ -213,3 +219,48 @@ def test_every_png_says_its_own_class(tmp_path):
         text = Image.open(tmp_path / file_name(seed)).text["ddim"]
         assert json.loads(text) == {**recipe, "seeds": seed, "class": seed % 4}
     assert json.loads((tmp_path / "recipe.json").read_text()) == recipe
+
+
+def test_what_a_killed_process_left_is_cleared_away_when_the_job_goes_on(tmp_path):
+    run(tmp_path)
+    before = files(tmp_path)
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    dead = tmp_path / f".000003.png.{HOST}-{int(child.stdout)}-0123abcd.part"
+    alive = tmp_path / f".000003.png.{HOST}-{os.getpid()}-0123abcd.part"
+    for path in (dead, alive):
+        path.write_bytes(b"half")
+    run(tmp_path)
+    assert files(tmp_path) == before and not dead.exists() and alive.exists()
+
+
+def test_an_image_that_cannot_be_saved_ends_the_job_and_the_others_are_whole(tmp_path, monkeypatch):
+    from ddim.jobs import generation
+
+    save = generation.save_png
+
+    def full(path, *rest):
+        if path.name == file_name(4):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(path, *rest)
+
+    run(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "save_png", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(tmp_path / "job")
+    there = files(tmp_path / "job")
+    assert file_name(4) not in there and "manifest.json" not in there
+    assert there.items() <= files(tmp_path / "whole").items()
+    run(tmp_path / "job")
+    assert files(tmp_path / "job") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"images": 7}'])
+def test_damaged_papers_of_a_job_are_refused_by_name(tmp_path, text):
+    run(tmp_path)
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(Refused, match=r"manifest\.json"):
+        verify(tmp_path)
+    (tmp_path / "recipe.json").write_text("{")
+    with pytest.raises(Refused, match=r"recipe\.json is not readable"):
+        open_job(tmp_path, RECIPE)

@@ -266,8 +266,10 @@ def test_a_run_that_crashed_before_its_recipe_can_be_begun_anew_but_nothing_else
 
     run = tmp_path / "run"
     (run / "state").mkdir(parents=True)
+    for name in (".log.jsonl.part", ".log.jsonl.0123abcd-17-0123abcd.part", "state/step-00000001.part"):
+        (run / name).write_text("half")  # by this version or an older one, killed
     refuse_existing(run)
-    for precious in (run / "mine.txt", run / "state" / "mine.txt", run / "state" / "step-00000001.pt"):
+    for precious in (run / n for n in ("mine.txt", "film.part", "state/mine.txt", "state/step-00000001.pt")):
         precious.write_text("keep")
         with pytest.raises(ValueError, match="exists"):
             refuse_existing(run)

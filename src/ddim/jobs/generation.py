@@ -117,7 +117,9 @@ def verify(out: Path) -> int:
     """
     if not (out / MANIFEST).exists():
         raise Refused(f"{out} has no {MANIFEST}: the job is not finished (run the same command again) or is none")
-    wanted: dict[str, str] = read_json(out / MANIFEST).get("sha256", {})
+    wanted = read_json(out / MANIFEST).get("sha256")
+    if not isinstance(wanted, dict):
+        raise Refused(f"{out / MANIFEST} is damaged: it names no images; remove it and run the same command again")
     missing = [n for n in wanted if not (out / n).exists()]
     if missing:
         raise Refused(f"{len(missing)} of {len(wanted)} images are missing from {out}, first {missing[0]}")
