@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddim.cli.main import COMMANDS, MODULES
+from ddim.cli.argv import COMMANDS, MODULES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -11,7 +11,7 @@ import torch
 from conftest import save_tiny
 from ddim.checkpoints import load_folder, open_checkpoint, save_checkpoint
 from ddim.checkpoints.facts import checked
-from ddim.cli.main import main
+from ddim.cli import main
 from ddim.refused import Refused
 
 GOLDEN = Path(__file__).parents[1] / "data/golden"

@@ -9,8 +9,8 @@ from PIL import Image
 
 import ddim
 from ddim.checkpoints import load_folder
+from ddim.cli import main
 from ddim.cli.commands.import_ import merged
-from ddim.cli.main import main
 from ddim.refused import Refused
 
 GOLDEN = Path(__file__).parents[1] / "data/golden"

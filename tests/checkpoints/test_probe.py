@@ -176,7 +176,7 @@ def test_an_exported_network_is_fed_only_times_it_takes(true: Checkpoint, scale:
 def test_a_real_onnx_folder_from_the_command_line(true: Checkpoint, tmp_path, capsys) -> None:
     from PIL import Image
 
-    from ddim.cli.main import main
+    from ddim.cli import main
     from ddim.jobs import export_onnx
 
     export_onnx(tmp_path / "o", true)

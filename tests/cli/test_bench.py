@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ddim.cli.main import main
-from ddim.cli.switches import matmul_flops, switches
+from ddim.cli.argv import main
+from ddim.jobs.bench import matmul_flops, switch_sets
 
 
 def bench(capsys, *args):
@@ -16,7 +16,7 @@ def bench(capsys, *args):
 def test_every_switch_has_its_row(capsys, tiny_folder):
     code, said = bench(capsys, tiny_folder, "--batch-size", 2, "--steps", 2, "--repeats", 1, "--device", "cpu")
     assert code == 0, said.err
-    for name in switches(torch.device("cpu"), compiled=False):
+    for name in switch_sets(torch.device("cpu"), compiled=False):
         row = next(line for line in said.out.splitlines() if line.strip().startswith(f"{name} "))
         assert all(float(cell.rstrip("x%")) >= 0 for cell in row.removeprefix(name).split() if cell[0].isdigit())
     for found in ("matrix product: ", "fastest here: ", "batch size that fits", "compiling "):
@@ -40,5 +40,5 @@ def test_what_makes_no_sense_is_refused(capsys, tiny_folder):
 
 
 def test_the_matrix_product_counts_two_operations_a_term(monkeypatch):
-    monkeypatch.setattr("ddim.cli.switches._seconds", lambda run, device: 2.0)
+    monkeypatch.setattr("ddim.jobs.bench._seconds", lambda run, device: 2.0)
     assert matmul_flops(torch.float32, torch.device("cpu"), size=10, repeats=1) == 2 * 10**3 / 2.0

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from conftest import save_tiny
-from ddim.cli.main import COMMANDS, main
+from ddim.cli.argv import COMMANDS, main
 
 
 def ddim(capsys, *args):
@@ -119,17 +119,17 @@ def test_options_from_a_file_and_argv_wins(capsys, tiny_folder, tmp_path):
 def test_positional_arguments_of_the_file_give_way_to_those_of_argv(capsys, tmp_path):
     from ddim.cli.commands.decode import Command as Decode
     from ddim.cli.commands.sample import Command as Sample
-    from ddim.cli.parse import parse
+    from ddim.cli.parse import command_from
 
     path = tmp_path / "run.yaml"
     path.write_text("model: mine\nsteps: 3\n")
     out = ["--out", str(tmp_path / "o")]
     for config in (["--config", str(path)], [f"--config={path}"]):
-        assert parse("sample", Sample, [*config, *out]).model == "mine"
-        given = parse("sample", Sample, ["other", *config, *out])
+        assert command_from("sample", Sample, [*config, *out]).model == "mine"
+        given = command_from("sample", Sample, ["other", *config, *out])
         assert given.model == "other" and given.steps == 3
     path.write_text("latents: z.safetensors\nmodel: mine\n")
-    both = parse("decode", Decode, [f"--config={path}", *out])
+    both = command_from("decode", Decode, [f"--config={path}", *out])
     assert both.model == "mine" and str(both.latents) == "z.safetensors"
     assert "needs a YAML file" in mistake(capsys, "sample", "--config=")
 

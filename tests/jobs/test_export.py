@@ -9,7 +9,7 @@ import torch
 
 import ddim
 from conftest import save_tiny
-from ddim.cli.main import main
+from ddim.cli import main
 from ddim.jobs import export_onnx
 from ddim.jobs.export import trajectory_states
 

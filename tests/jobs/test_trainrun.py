@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddim.cli.main import main
+from ddim.cli import main
 
 
 @pytest.fixture(autouse=True)

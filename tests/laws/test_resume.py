@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddim.cli.main import main
+from ddim.cli import main
 from ddim.jobs.train.state import checkpoints
 
 FIXED = [

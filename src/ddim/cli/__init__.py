@@ -1,5 +1,5 @@
-"""argv and the terminal: commands, options, bars, tables, words to people. `ddim COMMAND ...` begins in `main`."""
+"""argv and the terminal: commands, options, bars, tables, words to people. `ddim COMMAND ...` begins in `argv`."""
 
-from ddim.cli.main import main
+from ddim.cli.argv import main
 
 __all__ = ["main"]

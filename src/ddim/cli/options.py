@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, da
 import tyro
 
 import ddim
+from ddim.cli.typed import numbers
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class Labelled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guided:
+class Steered:
     """How strongly the class is followed."""
 
     guidance: float = 1.0
@@ -240,47 +241,3 @@ class Exactly:
 
     precision: Exact = "fp32"
     """Number format of the network; the states are float64 where images are encoded."""
-
-
-def numbers(text: str, flag: str, like: str = 'whole numbers like "10,20,50"') -> list[int]:
-    """ "10,20,50" as whole numbers.
-
-    Raises:
-        Refused: anything else.
-    """
-    try:
-        return [int(word) for word in text.split(",") if word.strip()]
-    except ValueError:
-        raise Refused(f"{flag} takes {like}, got {text!r}") from None
-
-
-def reals(text: str, flag: str) -> list[float]:
-    """ "0,0.5,1" as numbers.
-
-    Raises:
-        Refused: anything else.
-    """
-    try:
-        return [float(word) for word in text.split(",") if word.strip()]
-    except ValueError:
-        raise Refused(f'{flag} takes numbers like "0,0.5,1", got {text!r}') from None
-
-
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and those in the folders named, sorted within each folder.
-
-    Raises:
-        Refused: nothing there.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            suffixes = ddim.pixels.SUFFIXES
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.name != "grid.png")
-        elif path.exists():
-            found.append(path)
-        else:
-            raise Refused(f"there is no image {path}")
-    if not found:
-        raise Refused(f"no images in {', '.join(map(str, paths)) or 'nothing'}; name image files or folders of them")
-    return found

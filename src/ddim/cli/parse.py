@@ -16,7 +16,7 @@ from ddim.refused import Refused
 T = TypeVar("T")
 
 
-def parse(name: str, command: type[T], args: list[str]) -> T:
+def command_from(name: str, command: type[T], args: list[str]) -> T:
     """Build `command` from argv; options in the YAML of --config come first, so that argv wins.
 
     A positional argument of the YAML is left out where argv has no room for it: argv brings its own.

@@ -11,7 +11,7 @@ from ddim.uses import HEAD, Latents, Law, law
 
 
 @dataclass(frozen=True)
-class Row:
+class Reconstruction:
     """One number of steps by one method, over all images; MSE per dimension on the [0, 1] scale, PSNR in dB."""
 
     HEAD: ClassVar[tuple[str, ...]] = ("S", "method", "MSE [0,1]", "PSNR mean", "PSNR min", "solved", "NFE", *HEAD)
@@ -40,12 +40,12 @@ class Row:
         return [self.steps, self.method, self.mse, self.psnr, self.worst, self.solved, self.nfe, *measured]
 
 
-def row_of(latents: Latents) -> Row:
+def row_of(latents: Latents) -> Reconstruction:
     """What the certificate says, as a row of the table."""
     found, steps = latents.certificate, len(latents.recipe.tau) - 1
     mse = 10 ** (-found.psnr / 10)  # on [0, 1] the peak is 1, and PSNR does not depend on the scale
     mean = mse.mean()
-    return Row(
+    return Reconstruction(
         steps, latents.recipe.method, float(mean), float(-10 * torch.log10(mean)), float(found.psnr.min()),
         1 - len(latents.unsolved) / len(latents), float(found.nfe.double().mean()) + steps, law(latents.x_T),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from ddim.data.batches import Batch, Batches
 from ddim.data.cache import Images, Report, open_images
+from ddim.data.few import few_images
 from ddim.data.sources import Source, open_source
 
-__all__ = ["Batch", "Batches", "Images", "Report", "Source", "open_images", "open_source"]
+__all__ = ["Batch", "Batches", "Images", "Report", "Source", "few_images", "open_images", "open_source"]

@@ -77,18 +77,15 @@ def settle(
     return Settled(batch_size, decision.compile, tuple(notes))
 
 
-def kept_precision(out: Path, asked: str) -> str:
-    """The number format a job in `out` goes on in: its recipe's if it has begun and "auto" was asked for, else `asked`.
+def kept_precision(out: Path) -> str | None:
+    """The number format that a job begun in `out` goes on in, as its recipe spells it; None if there is none.
 
-    Jobs begun when fp32 was the default, or on other hardware, so go on as they began.
+    It decides where "auto" is asked for: a job begun when the default was another, or elsewhere, goes on as it began.
     """
-    path = out / RECIPE
-    if asked != "auto" or not path.exists():
-        return asked
     try:
-        return str(read_json(path)["precision"])
-    except (ValueError, KeyError, TypeError):
-        return asked  # no recipe of a sampling job: `open_job` says so
+        return str(read_json(out / RECIPE)["precision"])
+    except (OSError, Refused, KeyError):
+        return None  # no recipe of a sampling job: `open_job` says so if something else is there
 
 
 def _stored(out: Path, wait: bool) -> Settled | None:

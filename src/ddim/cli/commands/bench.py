@@ -14,7 +14,7 @@ from ddim.refused import Refused
 if TYPE_CHECKING:
     from torch import nn
 
-    from ddim.cli.switches import Bench, Time
+    from ddim.jobs import Bench, Took
 
 HEAD = ("switches", "images/s", "speed-up", "ms a call", "outside network", "GFLOP/s", "of matmul", "MiB a call")
 
@@ -39,15 +39,13 @@ class Command(options.OnDevice, options.Batched, options.OfModel):
         for name in ("steps", "repeats"):
             if getattr(self, name) < 1:
                 raise Refused(f"--{name} must be at least 1, got {getattr(self, name)}")
-        from ddim.cli.switches import Bench, exported, switches
-
         model = self.load()
-        bench = Bench(model, self.batch_size, model.tau(self.steps))
+        bench = ddim.jobs.Bench(model, self.batch_size, model.tau(self.steps))
         if self.onnx and model.device.type != "cpu":
             raise Refused(f"--onnx measures ONNX Runtime on the CPU, not on {model.device.type}: give --device cpu")
-        kinds = switches(model.device, self.compile)
-        ready = bench.ready(kinds) | (exported(model) if self.onnx else {})
-        rows: dict[str, list[Time]] = {name: [] for name in ready}
+        kinds = ddim.jobs.switch_sets(model.device, self.compile)
+        ready = bench.ready(kinds) | (ddim.jobs.exported_networks(model) if self.onnx else {})
+        rows: dict[str, list[Took]] = {name: [] for name in ready}
         with show.progress((self.repeats + 1) * len(ready), "runs") as bar:
             for i in range(self.repeats + 1):  # the first of each only warms up
                 for j, (name, network) in enumerate(ready.items()):
@@ -57,11 +55,9 @@ class Command(options.OnDevice, options.Batched, options.OfModel):
 
     def _print(
         self, model: ddim.Model, bench: Bench, kinds: dict[str, dict[str, Any]], ready: dict[str, nn.Module],
-        rows: dict[str, list[Time]],
+        rows: dict[str, list[Took]],
     ) -> None:  # fmt: skip
-        from ddim.cli.switches import peaks
-
-        flops, peak = bench.flops(), peaks({str(k["precision"]) for k in kinds.values()}, model.device)
+        flops, peak = bench.flops(), ddim.jobs.peaks({str(k["precision"]) for k in kinds.values()}, model.device)
         totals = {name: statistics.median(t.total for t in times) for name, times in rows.items()}
         insides = {name: statistics.median(t.inside for t in times) for name, times in rows.items()}
         lines = []

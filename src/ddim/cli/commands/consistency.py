@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ddim
-from ddim.cli import options, show
+from ddim.cli import options, show, typed
 from ddim.files import new_folder
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ COLUMNS = ("eta", "S", "RMS to long", "same latent / other latent")
 
 @options.command
 class Command(
-    options.OnDevice, options.Quick, options.Guided, options.Labelled, options.Spaced, options.ManySteps,
+    options.OnDevice, options.Quick, options.Steered, options.Labelled, options.Spaced, options.ManySteps,
     options.Counted, options.Out, options.OfModel,
 ):  # fmt: skip
     """The same x_T at different S: a labelled picture, and distances to the long deterministic trajectory.
@@ -36,7 +36,7 @@ class Command(
 
     def run(self) -> None:
         out, seeds = self.place(), self.counted(least=2)
-        etas, steps = options.reals(self.eta, "--eta"), self.step_list()
+        etas, steps = typed.reals(self.eta, "--eta"), self.step_list()
         model = self.load()
         taus = [model.tau(s, self.spacing) for s in steps]
         long = self.sampler(model, steps=self.reference, label=self.classes(model, seeds), clip=False)

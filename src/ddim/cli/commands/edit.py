@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 import ddim
-from ddim.cli import options, show
+from ddim.cli import options, show, typed
 from ddim.files import new_folder
 from ddim.refused import Refused
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @options.command
-class Command(options.OnDevice, options.Quick, options.Guided, options.Walked, options.Out, options.OfModel):
+class Command(options.OnDevice, options.Quick, options.Steered, options.Walked, options.Out, options.OfModel):
     """Edit a real image with a model that was never trained to. One kind of edit a run:
 
     --mask paints the white part of the mask anew (RePaint); --label encodes the image and decodes it as another
@@ -112,7 +112,7 @@ class Command(options.OnDevice, options.Quick, options.Guided, options.Walked, o
         return sampler.space.decode(made)
 
     def _by_direction(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
-        sets = [options.image_files([folder]) for folder in (self.minus, self.plus) if folder is not None]
+        sets = [typed.image_files([folder]) for folder in (self.minus, self.plus) if folder is not None]
         without, having = (sampler.encode(show.read_images(model, files), "implicit").x_T for files in sets)
         towards = ddim.uses.direction(without, having)
         moved = ddim.uses.along(sampler.encode(x, "implicit").x_T, towards, self.amount)

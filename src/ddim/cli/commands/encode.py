@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 import ddim
-from ddim.cli import options, show
+from ddim.cli import options, show, typed
 from ddim.files import new_file
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @options.command
 class Command(
-    options.OnDevice, options.Exactly, options.Batched, options.Guided, options.Labelled, options.Walked, options.Out,
+    options.OnDevice, options.Exactly, options.Batched, options.Steered, options.Labelled, options.Walked, options.Out,
     options.OfModel,
 ):  # fmt: skip
     """Images to latents: from them `ddim decode` gives the images back. A clip has no inverse and is switched off."""
@@ -34,7 +34,7 @@ class Command(
 
     def run(self) -> None:
         self.refuse_no_batch()
-        out, files = new_file(self.place("z.safetensors")), options.image_files(self.images)
+        out, files = new_file(self.place("z.safetensors")), typed.image_files(self.images)
         model = self.load()
         if model.clips:
             print("note: this model clips x0 when it samples; clipping has no inverse and is off here")

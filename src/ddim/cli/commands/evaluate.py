@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 import ddim
-from ddim.cli import options, show
+from ddim.cli import options, show, typed
 from ddim.refused import Refused
+
+if TYPE_CHECKING:
+    from ddim.jobs import Cell
 
 
 @options.command
 class Command(
-    options.OnDevice, options.Quick, options.Batched, options.Clipped, options.Guided, options.ManySteps,
+    options.OnDevice, options.Quick, options.Batched, options.Clipped, options.Steered, options.ManySteps,
     options.Counted, options.Out, options.OfData, options.OfModel,
 ):  # fmt: skip
     """How many steps does this model need? A table and one page; interrupted, the same command goes on.
@@ -44,35 +47,41 @@ class Command(
     """Real images of the reference, at most."""
 
     def run(self) -> None:
-        from ddim.cli import evaluation
-
         out, seeds = self.place("REPORT"), self.counted(least=10)
         self.refuse_no_batch()
         if self.reference < 10:
             raise Refused(f"--reference must be at least 10, got {self.reference}")
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "cells").is_dir())):
             raise Refused(f"{out} exists and holds no evaluation; choose a new folder for --out")
-        steps = self.step_list() if self.steps else []
-        cells = evaluation.cells_of(steps, self.eta, self.solver, self.spacing, self.also, self.sigma_hat)
+        cells = self._cells()
         model = self.load()
         label = "cycle" if model.num_classes else None  # what cannot work is refused before anything is made
         samplers = {cell: self.sampler(model, label=label, **cell.how()) for cell in cells}
         look = ddim.metrics.extractor(self.extractor, model.device)
         held = None if self.held_out is None else self.images(model, self.held_out)
-        data = evaluation.Real.of(self.images(model), held, self.n, self.reference, self.data)
+        data = ddim.jobs.RealSets.of(self.images(model), held, self.n, self.reference)
         with show.progress(len(cells) * self.n, "images") as bar:
-            found = evaluation.measured(
+            found = ddim.jobs.measure_cells(
                 samplers, seeds, data, look, num_classes=model.num_classes, batch_size=self.batch_size,
                 folder=out / "cells", tell=bar,
             )  # fmt: skip
         name = ddim.metrics.distance_name(look.name)
         stamp: dict[str, Any] = {
             "model": self.model, "weights sha256": model.weights_hash, "distance": name, "n": self.n,
-            "seeds": f"{seeds[0]}-{seeds[-1]}", **data.stamp(self.n, self.data, self.held_out or self.data),
-            **evaluation.stamp_of_run(model, samplers[cells[0]], look), "batch size": self.batch_size,
-            **evaluation.machine(model),
+            "seeds": f"{seeds[0]}-{seeds[-1]}", **data.stamp(self.data, self.held_out or self.data),
+            **ddim.jobs.stamp_of_run(model, samplers[cells[0]], look, self.batch_size),
         }  # fmt: skip
         words = ddim.jobs.answer(found.rows, name, found.floor)
         page = ddim.jobs.write_report(out, found.rows, found.floor, found.made, stamp, words)
         lines = [ddim.jobs.table_cells(r) for r in [*found.rows, found.floor]]
         print(show.table(ddim.jobs.heads(name), lines), "", *words, f"report: {page}", sep="\n")
+
+    def _cells(self) -> list[Cell]:
+        etas, cells = typed.reals(self.eta, "--eta"), []
+        if self.steps:
+            solvers, spacings = typed.words(self.solver), typed.words(self.spacing)
+            cells = ddim.jobs.table_of(self.step_list(), etas, solvers, spacings, sigma_hat=self.sigma_hat)
+        cells += [ddim.jobs.cell_named(text) for text in typed.words(self.also)]
+        if not cells:
+            raise Refused("no rows: give --steps or --also")
+        return list(dict.fromkeys(cells))

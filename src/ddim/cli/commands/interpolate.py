@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 @options.command
 class Command(
-    options.OnDevice, options.Quick, options.Guided, options.Labelled, options.Walked, options.Out, options.OfModel
+    options.OnDevice,
+    options.Quick,
+    options.Steered,
+    options.Labelled,
+    options.Walked,
+    options.Out,
+    options.OfModel,
 ):
     """A path of images between seeds or real images (these are encoded first), through their latents."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -16,9 +16,8 @@ from ddim.refused import Refused
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ddim.cli.table2 import Row
+    from ddim.cli.table2 import Reconstruction
 
-Method = Literal["naive", "implicit", "bdia", "exact"]
 FLOOR = 1e-16  # where the plot draws an error of exactly 0
 
 
@@ -46,8 +45,8 @@ class Command(
     def run(self) -> None:
         self.refuse_no_batch()
         steps, methods = self.step_list(), [m.strip() for m in self.method.split(",")]
-        if any(m not in get_args(Method) for m in methods):
-            raise Refused(f"--method takes {', '.join(get_args(Method))}, got {self.method!r}")
+        if any(m not in ddim.uses.METHODS for m in methods):
+            raise Refused(f"--method takes {', '.join(ddim.uses.METHODS)}, got {self.method!r}")
         if self.n < 1:
             raise Refused(f"--n must be at least 1, got {self.n}")
         model = self.load()
@@ -79,7 +78,7 @@ class Command(
         label = self.classes(model, range(n), known if self.label == "data" else None)
         return ddim.pixels.from_uint8(data.pixels[:n]).to(model.device), label
 
-    def _row(self, sampler: ddim.Sampler, x: Tensor, method: Any) -> Row:
+    def _row(self, sampler: ddim.Sampler, x: Tensor, method: Any) -> Reconstruction:
         from ddim.cli.table2 import row_of
 
         parts = []
@@ -90,7 +89,7 @@ class Command(
         return row_of(ddim.Latents.join(parts))
 
 
-def plot(path: Path, rows: Sequence[Row]) -> None:
+def plot(path: Path, rows: Sequence[Reconstruction]) -> None:
     """MSE against steps, a line a method."""
     title = "Reconstruction after encoding and decoding in S steps"
     with show.plot_against_steps(path, [row.steps for row in rows], "MSE per dimension, [0, 1] scale", title) as axes:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 import ddim
-from ddim.cli import options, show
+from ddim.cli import options, show, typed
 from ddim.refused import Refused
 
 ORDER = ("model", "weights", "reading", "tau", "steps", "solver", "eta", "sigma_hat", "label", "guidance", "clip",
@@ -18,7 +18,7 @@ ORDER = ("model", "weights", "reading", "tau", "steps", "solver", "eta", "sigma_
 
 @options.command
 class Command(
-    options.OnDevice, options.Quick, options.Clipped, options.Guided, options.Labelled, options.Spaced,
+    options.OnDevice, options.Quick, options.Clipped, options.Steered, options.Labelled, options.Spaced,
     options.Counted, options.Out, options.OfModel,
 ):  # fmt: skip
     """Make images: one PNG a seed, a grid, a recipe and a manifest. Interrupted, the same command goes on."""
@@ -60,7 +60,8 @@ class Command(
         share = ddim.jobs.share_of(os.environ)
         seeds = self._seeds()
         model = self.load()
-        how = self._how(model, seeds) | {"precision": ddim.jobs.kept_precision(out, self.precision)}
+        kept = ddim.jobs.kept_precision(out) if self.precision == "auto" else None
+        how = self._how(model, seeds) | {"precision": kept or self.precision}
         sampler = self._refused_early(model, how)
         settled = ddim.jobs.settle(
             self.batch_size, "never" if model.exported and self.compile == "auto" else self.compile, out=out,
@@ -72,7 +73,7 @@ class Command(
         made = self.sampler(model, **how, compiled=True) if settled.compiled else sampler
         own = {"model": self.model, "solver": self.solver, "eta": self.eta, "sigma_hat": self.sigma_hat,
                "label": self.label, "batch": min(settled.batch, len(seeds))}  # fmt: skip
-        known = {**made.recipe, **own}
+        known = {**made.recipe, **own, **({"precision": kept} if kept else {})}
         recipe = {name: known[name] for name in ORDER if name in known}
         ddim.jobs.open_job(out, {**recipe, "seeds": self.seeds or f"{seeds[0]}-{seeds[-1]}"})
         classes = made.classes(seeds)
@@ -101,7 +102,7 @@ class Command(
         if self.sigma_hat and (self.eta or self.solver != "ddim"):
             raise Refused("--sigma-hat is DDPM's noise in the ddim solver: give it without --eta and --solver")
         noise = {"solver": ddim.DDIM(sigma="hat")} if self.sigma_hat else {"solver": self.solver, "eta": self.eta}
-        tau = None if self.tau is None else options.numbers(self.tau, "--tau", 'times like "981,640,1,0"')
+        tau = None if self.tau is None else typed.numbers(self.tau, "--tau", 'times like "981,640,1,0"')
         label = self.label if self.label == "cycle" else self.classes(model, seeds)
         return {"steps": self.steps, "tau": tau, "label": label, **noise}
 

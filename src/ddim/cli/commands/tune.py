@@ -22,7 +22,7 @@ SPECTRUM_IMAGES = 5000
 
 @options.command
 class Command(
-    options.OnDevice, options.Quick, options.Batched, options.Guided, options.ManySteps, options.Out, options.OfData,
+    options.OnDevice, options.Quick, options.Batched, options.Steered, options.ManySteps, options.Out, options.OfData,
     options.OfModel,
 ):  # fmt: skip
     """Search the times to visit under a budget of calls. `--spacing tuned` then uses them everywhere.

@@ -4,19 +4,25 @@ from ddim.jobs.evaluate.cells import Cell, make, real, split, stamp_of, table_of
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.report import heads, table_cells, write_report
 from ddim.jobs.evaluate.scoring import Reference, Row, answer, compared
+from ddim.jobs.evaluate.whole import Measured, RealSets, cell_named, measure_cells, stamp_of_run
 
 __all__ = [
     "Cell",
     "Made",
+    "Measured",
+    "RealSets",
     "Reference",
     "Row",
     "answer",
+    "cell_named",
     "compared",
     "heads",
     "make",
+    "measure_cells",
     "real",
     "split",
     "stamp_of",
+    "stamp_of_run",
     "table_cells",
     "table_of",
     "write_report",

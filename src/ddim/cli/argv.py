@@ -53,10 +53,10 @@ def main(argv: list[str] | None = None) -> None:
         _fail(f"there is no command {name!r}; choose one of {', '.join(COMMANDS)}")
     command: type[Any] | None = None
     try:
-        from ddim.cli.parse import parse
+        from ddim.cli.parse import command_from
 
         command = command_of(name)
-        parse(name, command, rest).run()
+        command_from(name, command, rest).run()
     except (Refused, OSError) as mistake:
         if os.environ.get("DDIM_TRACEBACK"):
             raise

@@ -1,4 +1,4 @@
-"""One evaluation, from options to rows: which cells and real images, what is measured, what the numbers depend on."""
+"""One evaluation from a sampler to rows: the rows of words, the real images, every cell in turn, and the stamp."""
 
 from __future__ import annotations
 
@@ -11,43 +11,33 @@ from typing import Any
 
 import torch
 
-from ddim.cli.options import reals
 from ddim.data import Images
 from ddim.files import VERSION, digest
-from ddim.jobs import Cell, Made, Reference, Row, compared, make, real, split, stamp_of, table_of
+from ddim.jobs.evaluate.cells import Cell, make, real, split, stamp_of
+from ddim.jobs.evaluate.measured import Made
+from ddim.jobs.evaluate.scoring import Reference, Row, compared
 from ddim.metrics import Extractor
 from ddim.model import Model, Sampler
 from ddim.refused import Refused
 
 
-def cells_of(steps: Sequence[int], eta: str, solver: str, spacing: str, also: str, sigma_hat: bool) -> list[Cell]:
-    """The rows that were asked for: a table, and those of --also.
+def cell_named(text: str) -> Cell:
+    """The row "SOLVER:ETA:STEPS:SPACING"; eta "hat" is sigma-hat.
 
     Raises:
-        Refused: none, or an impossible one.
+        Refused: it is not written so, or impossible.
     """
-    etas = reals(eta, "--eta")
-    cells = table_of(steps, etas, words(solver), words(spacing), sigma_hat=sigma_hat) if steps else []
-    for text in words(also):
-        parts = text.split(":")
-        if len(parts) != 4 or not parts[2].isdecimal():
-            raise Refused(f"--also takes SOLVER:ETA:STEPS:SPACING, got {text!r}")
-        noise = None if parts[1] == "hat" else reals(parts[1], "--also")[0]
-        cell = Cell(parts[0], noise, int(parts[2]), parts[3])
-        cell.method()
-        cells.append(cell)
-    if not cells:
-        raise Refused("no rows: give --steps or --also")
-    return list(dict.fromkeys(cells))
-
-
-def words(text: str) -> list[str]:
-    """ "a,b" as words."""
-    return [w.strip() for w in text.split(",") if w.strip()]
+    try:
+        solver, eta, steps, spacing = text.split(":")
+        cell = Cell(solver, None if eta == "hat" else float(eta), int(steps), spacing)
+    except ValueError:
+        raise Refused(f"a row is written SOLVER:ETA:STEPS:SPACING, got {text!r}") from None
+    cell.method()
+    return cell
 
 
 @dataclass(frozen=True, eq=False)
-class Real:
+class RealSets:
     """Real images: where the reference and the noise floor lie in them."""
 
     own: Images
@@ -56,7 +46,7 @@ class Real:
     floor: Any
 
     @classmethod
-    def of(cls, own: Images, held: Images | None, n: int, reference: int, data: str) -> Real:
+    def of(cls, own: Images, held: Images | None, n: int, reference: int) -> RealSets:
         """At most `reference` images of `own`, and n of `held`, or else of `own`, which the reference then has not.
 
         Raises:
@@ -65,18 +55,18 @@ class Real:
         places, floor = split(own, 0 if held else n, reference)
         if len(places) < 10:
             left = f"{len(own)} images, of which {len(places)} are left for the reference"
-            raise Refused(f"{data} has {left}: at least 10 are needed; lower `n` or give `held_out`")
+            raise Refused(f"{own.report.source} has {left}: at least 10 are needed; lower `n` or give `held_out`")
         if held is not None:
             if len(held) < n:
-                raise Refused(f"`held_out` has {len(held)} images, fewer than n = {n}")
+                raise Refused(f"`held_out` has {len(held)} images, fewer than `n` = {n}")
             floor = split(held, n, 0)[1]
         return cls(own, held or own, places, floor)
 
-    def stamp(self, n: int, data: str, held_out: str) -> dict[str, Any]:
+    def stamp(self, data: str, held_out: str) -> dict[str, Any]:
         """What the report says of them."""
         return {
             "reference": f"{len(self.reference)} images of {data}", "reference sha256": self.own.report.sha256,
-            "held out": f"{n} images of {held_out}", "held out sha256": self.held.report.sha256,
+            "held out": f"{len(self.floor)} images of {held_out}", "held out sha256": self.held.report.sha256,
             "places hash": digest([self.reference.tolist(), self.floor.tolist()]),
         }  # fmt: skip
 
@@ -90,8 +80,8 @@ class Measured:
     made: dict[Cell, Made]
 
 
-def measured(
-    samplers: Mapping[Cell, Sampler], seeds: Sequence[int], data: Real, look: Extractor,
+def measure_cells(
+    samplers: Mapping[Cell, Sampler], seeds: Sequence[int], data: RealSets, look: Extractor,
     *, num_classes: int | None, batch_size: int, folder: Path, tell: Callable[[int, str], None],
 ) -> Measured:  # fmt: skip
     """Make and measure every cell, cheap rows first: an early picture. `tell` hears how many images are done."""
@@ -100,38 +90,31 @@ def measured(
     floor = reference.row(_last(real(data.held, data.floor, **work)), None, None, "real, held out")
     made: dict[Cell, Made] = {}
     for i, cell in enumerate(sorted(samplers, key=lambda c: c.steps)):
-        before = i * len(seeds)
-        tell(before, cell.name)
-        job = make(samplers[cell], cell, seeds, **work)
-        made[cell] = _last(job, lambda done, before=before, cell=cell: tell(before + done, cell.name))  # type: ignore[misc]  # mypy has no types for defaults
-        tell(before + len(seeds), cell.name)
+        made[cell] = _last(make(samplers[cell], cell, seeds, **work), tell, i * len(seeds), cell.name)
     known = reference.classes is not None and reference.classes == num_classes
     labels = [s % reference.classes for s in seeds] if known and reference.classes else None
     rows = compared({cell: reference.row(made[cell], cell, labels) for cell in samplers}, made)
     return Measured(rows, floor, {cell: made[cell] for cell in samplers})
 
 
-def stamp_of_run(model: Model, sampler: Sampler, look: Extractor) -> dict[str, Any]:
+def stamp_of_run(model: Model, sampler: Sampler, look: Extractor, batch_size: int) -> dict[str, Any]:
     """How and where the images were made and looked at."""
     return {
         "extractor": stamp_of(look), "image size": list(model.shape), "rounding": "8 bits before features",
-        "guidance": sampler.recipe["guidance"], "clip": sampler.recipe["clip"],
-        "precision": sampler.recipe["precision"],
-    }  # fmt: skip
-
-
-def machine(model: Model) -> dict[str, Any]:
-    """Where it ran, and the command."""
-    return {
+        **{name: sampler.recipe[name] for name in ("guidance", "clip", "precision")}, "batch size": batch_size,
         "device": model.device.type, "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "ddim": VERSION, "torch": torch.__version__, "command": " ".join(["ddim", *sys.argv[1:]]),
     }  # fmt: skip
 
 
-def _last(steps: Iterator[int | Made], tell: Callable[[int], None] = lambda done: None) -> Made:
+def _last(
+    steps: Iterator[int | Made], tell: Callable[[int, str], None] = lambda done, name: None, before: int = 0,
+    name: str = "",
+) -> Made:  # fmt: skip
     """Drive a job to its end; what it yields last is the result."""
     for value in steps:
         if isinstance(value, Made):
+            tell(before + len(value), name)
             return value
-        tell(value)
+        tell(before + value, name)
     raise RuntimeError("the job ended without a result")

@@ -16,13 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddim import engine
 from ddim.denoise import bound, labels
 from ddim.engine import call_bytes
-from ddim.jobs import PRECISIONS, export_onnx
+from ddim.jobs.export import PRECISIONS, export_onnx
 from ddim.model import Model, load
 from ddim.process import noise
 from ddim.solve import sample
 
 
-def switches(device: torch.device, compiled: bool) -> dict[str, dict[str, Any]]:
+def switch_sets(device: torch.device, compiled: bool) -> dict[str, dict[str, Any]]:
     """Sets of switches, the first being the network as it was loaded; each adds one to a set above it."""
     found: dict[str, dict[str, Any]] = {"fp32": {"precision": "fp32", "packed": False}}
     half = "bf16" if engine.has_fast_bf16(device) else None
@@ -39,7 +39,7 @@ def switches(device: torch.device, compiled: bool) -> dict[str, dict[str, Any]]:
     return found
 
 
-def exported(model: Model) -> dict[str, nn.Module]:
+def exported_networks(model: Model) -> dict[str, nn.Module]:
     """The model in ONNX Runtime, by name; the files are gone afterwards."""
     found: dict[str, nn.Module] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +51,7 @@ def exported(model: Model) -> dict[str, nn.Module]:
 
 
 @dataclass(frozen=True)
-class Time:
+class Took:
     """Seconds of a sample in all, and inside the network."""
 
     total: float
@@ -69,7 +69,7 @@ class Bench:
         self.label = model.labels(0, batch) if model.num_classes else None
         self.x_T = noise(range(batch), model.shape).to(model.device)
 
-    def time(self, network: nn.Module) -> Time:
+    def time(self, network: nn.Module) -> Took:
         """One sample: seconds in all, and inside the network."""
         inside, begun = 0.0, 0.0
 
@@ -85,7 +85,7 @@ class Bench:
         try:
             start = self._now()
             sample(self._denoiser(network), self.x_T, self.times)
-            return Time(self._now() - start, inside)
+            return Took(self._now() - start, inside)
         finally:
             for hook in hooks:
                 hook.remove()
