@@ -10,11 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ddim.checkpoints.families.diffusers.changes import MAX_WIDTH, change
 from ddim.checkpoints.settings import SHOWN, is_number, is_whole, known_only, whole
 from ddim.nets import CHANGES, LucidrainsUnet
 from ddim.refused import Refused
 
-MAX_LEVELS, MAX_LAYERS, MAX_WIDTH = 16, 64, 65536
+MAX_LEVELS, MAX_LAYERS = 16, 64
 FAULTS = (  # whatever diffusers and torch make of settings that describe no network
     TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, LookupError, NameError, AssertionError,
 )  # fmt: skip
@@ -59,16 +60,18 @@ def empty_unet(config: Mapping[str, Any], where: str) -> nn.Module:
     if len(widths) > MAX_LEVELS:
         raise Refused(f"{where}: {len(widths)} levels; at most {MAX_LEVELS} make sense")
     whole(settings, "layers_per_block", 2, MAX_LAYERS, where=where)
-    try:
-        with torch.device("meta"):
-            network = cast(nn.Module, UNet2DModel(**settings))  # type: ignore[no-untyped-call]  # diffusers has no types
-    except FAULTS as error:
-        raise Refused(f"{where}: diffusers cannot build this network: {_line(error)}") from None
     changes = config.get(CHANGES)
     if changes is not None and not isinstance(changes, Mapping):
         raise Refused(f"{where}: {CHANGES} must hold settings, got {reprlib.repr(changes)}")
-    if changes:
-        _change(network, changes, where)
+    try:
+        with torch.device("meta"):
+            network = cast(nn.Module, UNet2DModel(**settings))  # type: ignore[no-untyped-call]  # diffusers has no types
+        if changes:
+            change(network, changes, where)
+    except Refused:
+        raise
+    except FAULTS as error:
+        raise Refused(f"{where}: diffusers cannot build this network: {_line(error)}") from None
     return network
 
 
@@ -105,28 +108,6 @@ def _lucidrains(config: Mapping[str, Any], where: str) -> nn.Module:
             return LucidrainsUnet(**settings)
     except FAULTS as error:
         raise Refused(f"{where}: the network's config cannot be built: {_line(error)}") from None
-
-
-def _change(network: Any, changes: Mapping[str, Any], where: str) -> None:
-    """What no UNet2DModel configuration can say: one head count at unequal widths, a wider time sinusoid."""
-    from diffusers.models.attention_processor import Attention
-
-    names = ("attention_heads", "time_channels")
-    known_only(changes, names, where, f"setting in {CHANGES}")
-    heads, width = (
-        None if changes.get(name) is None else whole(changes, name, 1, MAX_WIDTH, where=f"{where}: {CHANGES}")
-        for name in names
-    )
-    for module in network.modules():
-        if isinstance(module, Attention) and heads is not None:
-            if module.inner_dim % heads:
-                raise Refused(f"{where}: {module.inner_dim} channels cannot be shared by {heads} attention heads")
-            module.heads, module.scale = heads, (module.inner_dim // heads) ** -0.5
-    if width is not None:
-        network.time_proj.num_channels = width
-        old = network.time_embedding.linear_1
-        network.time_embedding.linear_1 = nn.Linear(width, old.out_features, device="meta")
-    network.register_to_config(**{CHANGES: dict(changes)})
 
 
 def with_time_table(network: Any, T: int, scale: float) -> nn.Module:

@@ -64,7 +64,7 @@ def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
         given |= section(name, settings.get(name, {}), known, where)
     notes: list[str] = []
     state = _weights(value, where, given, notes)
-    config = _network(state, given, where)
+    config = _network(state, given, where, notes)
     if flag(given, "data.logit_transform", False, where=where):
         raise Refused(f"{where} was trained on logits of pixels (logit_transform), which is not supported")
     if given.get("data.image_size") is None:
@@ -101,7 +101,7 @@ def _weights(value: Any, where: str, given: Mapping[str, Any], notes: list[str])
     return state_dict(value[0], where)
 
 
-def _network(state: dict[str, Tensor], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _network(state: dict[str, Tensor], given: Mapping[str, Any], where: str, notes: list[str]) -> dict[str, Any]:
     state.pop("logvar", None)  # of the "bayesian" type: a log variance the sampler never reads
     levels = _count(state, "down.{}.block.0.conv1.weight")
     layers = _count(state, "down.0.block.{}.conv1.weight")
@@ -111,14 +111,19 @@ def _network(state: dict[str, Tensor], given: Mapping[str, Any], where: str) -> 
     widths = [sized(state, f"down.{i}.block.0.conv1.weight", 0, where, KIND) for i in range(levels)]
     attention = [f"down.{i}.attn.0.q.weight" in state for i in range(levels)]
     channels, out = sized(state, "conv_in.weight", 1, where, KIND), sized(state, "conv_out.weight", 0, where, KIND)
+    changes: dict[str, Any] = {}
     if widths[0] != base:
-        raise Refused(f"{where}: ch_mult begins with {widths[0] / base:g}; diffusers' network needs it to begin with 1")
+        notes.append(
+            f"ch_mult begins with {widths[0] / base:g}: no diffusers configuration says that, so the model folder is "
+            "read by ddim only"
+        )
+        changes = {"time_embedding_dim": 4 * base, "_ddim": {"first_channels": base, "time_channels": base}}
     found = {
         "model.ch": base, "model.ch_mult": [w // base for w in widths], "model.num_res_blocks": layers,
         "model.in_channels": channels, "model.out_ch": out, "data.channels": channels,
     }  # fmt: skip
     agree({k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}, found, where)
-    return {
+    return changes | {
         "in_channels": channels,
         "out_channels": out,
         "block_out_channels": widths,

@@ -7,6 +7,7 @@ eps 1e-5; cosine before sine, divisor half; improved-diffusion rescales times to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,6 +64,11 @@ def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
     layout = layout_of(state, where)
     notes: list[str] = []
     _check_flags(flags, layout, where)
+    if layout.base != layout.first:
+        notes.append(
+            f"a time sinusoid of {layout.base} beside a first level of {layout.first} channels: no diffusers "
+            "configuration says that, so the model folder is read by ddim only"
+        )
     heads, head_dim = _heads(flags, layout, notes, where)
     config = _config(layout, heads, head_dim, _image_size(flags, layout, where, notes), flags, where)
     weights = translated(
@@ -155,7 +161,8 @@ def _heads(flags: Mapping[str, Any], layout: Layout, notes: list[str], where: st
         f"{heads} heads at {', '.join(map(str, sorted(widths)))} channels: no diffusers configuration says that, "
         "so the model folder is read by ddim only"
     )
-    return heads, layout.widths[-1] // heads
+    dim = layout.widths[-1] // heads  # a size every width is whole with, so that it can be built; the heads replace it
+    return heads, dim if all(w % dim == 0 for w in widths) else math.gcd(*widths)
 
 
 def _image_size(flags: Mapping[str, Any], layout: Layout, where: str, notes: list[str]) -> int:
