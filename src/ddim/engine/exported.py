@@ -20,7 +20,7 @@ class Exported(nn.Module):
         self.precision = precision
 
     def checked(self, precision: str, device: torch.device, compiled: bool = False) -> Exported:
-        """Itself, if what is asked of it can be had: "fp32" (every command's default) and "auto" mean "as it is".
+        """Itself, if what is asked of it can be had: "auto" and "fp32", the defaults, mean "as it is".
 
         Raises:
             Refused: another precision or device, or compilation.
