@@ -47,7 +47,7 @@ class Loss(Protocol[D]):
     """What a step minimises, and the random numbers it needs; DDPM's is `loss.Denoising`."""
 
     def draw(self, g: np.random.Generator, n: int, shape: tuple[int, ...]) -> D:
-        """The random numbers of one step, tensors with one row for each of the n images of the whole batch.
+        """The random numbers of one step: a NamedTuple of tensors, one row for each of the n images of the whole batch.
 
         So row i is the same however the batch is split.
 

@@ -15,7 +15,7 @@ import torch
 
 from ddim.checkpoints import save_folder
 from ddim.data import Batches
-from ddim.files import is_temporary, write_text
+from ddim.files import is_temporary, sweep, write_text
 from ddim.jobs.job import RECIPE, plain
 from ddim.jobs.train.log import BOARD, LOG, Log
 from ddim.jobs.train.loop import DivergedError, Progress, fit
@@ -53,6 +53,8 @@ def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState[DiffusersNe
         raise Refused(f"{plan.run} is at step {state.step} already, beyond `max_steps` {max_steps}; raise it")
     if state.accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
+        for place in (plan.run, folder, plan.run / PREVIEWS):
+            sweep(place)
         write_text(folder / RECIPE, json.dumps(plan.stored(), indent=1))
     state.accelerator.wait_for_everyone()
     return state
