@@ -3,7 +3,14 @@
 Whatever knows another program's file lives in `families`.
 """
 
-from ddim.checkpoints.families import export_checkpoint, load_folder, save_checkpoint, save_folder, write_onnx_folder
+from ddim.checkpoints.families import (
+    export_checkpoint,
+    load_folder,
+    save_checkpoint,
+    save_folder,
+    save_own_folder,
+    write_onnx_folder,
+)
 from ddim.checkpoints.opening import open_checkpoint
 from ddim.checkpoints.probe import Verdict, probe_checkpoint
 from ddim.checkpoints.record import Checkpoint
@@ -12,5 +19,6 @@ from ddim.checkpoints.tuned import load_tuned, save_tuned
 
 __all__ = [
     "Checkpoint", "Verdict", "export_checkpoint", "load_folder", "load_tuned", "open_checkpoint", "parsed",
-    "probe_checkpoint", "read_settings", "save_checkpoint", "save_folder", "save_tuned", "write_onnx_folder",
+    "probe_checkpoint", "read_settings", "save_checkpoint", "save_folder", "save_own_folder", "save_tuned",
+    "write_onnx_folder",
 ]  # fmt: skip

@@ -7,25 +7,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddim.checkpoints.families import READERS, Family, Found
+from torch import nn
+
+from ddim.checkpoints.families import READERS, Family, Found, is_own_folder, load_own_folder
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.settings import read_settings
 from ddim.refused import Refused
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ("model_index.json", "ddim.json", "*config.json", "diffusion_pytorch_model*")
+OWN = "give it to ddim.Model.from_network(network, schedule, shape=..., prediction=...)"
 WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 
 def open_checkpoint(
-    source: str | Path, *, family: str = "auto", config: Mapping[str, Any] | str | Path | None = None
+    source: str | Path,
+    *,
+    family: str = "auto",
+    config: Mapping[str, Any] | str | Path | None = None,
+    network: nn.Module | None = None,
 ) -> Checkpoint:
     """Read a model of any of the families.
 
     Args:
         source: a diffusers folder (ours included), a checkpoint file, or "owner/name" on the hub.
-        family: "diffusers", "ermongroup", "openai", "lucidrains", "onnx", or "auto": told by what is there.
+        family: "diffusers", "ermongroup", "openai", "lucidrains", "onnx", "own", or "auto": told by what is there.
         config: the peer's own settings where the file does not hold them; a mapping, or a YAML or JSON file.
+        network: the module whose weights were saved, for a folder around a network of the user's own.
 
     Raises:
         OSError, Refused: nothing there, or not readable as a model; one line with the remedy.
@@ -35,14 +43,24 @@ def open_checkpoint(
     settings = read_settings(config)
     path = Path(source)
     if not path.exists():
-        if not HUB_NAME.fullmatch(str(source)) or family not in ("auto", "diffusers"):
+        if network is not None or not HUB_NAME.fullmatch(str(source)) or family not in ("auto", "diffusers"):
             raise FileNotFoundError(
                 f"there is no model at {source}: no such folder or file, and no name on the hub (owner/name)"
             )
         path, family = _download(str(source)), "diffusers"
+    if network is not None:
+        return _own(path, network, settings)
     found = Found(path)
     reader = _told(found) if family == "auto" else READERS[family]
     return reader.read(found, settings)
+
+
+def _own(path: Path, network: nn.Module, settings: Mapping[str, Any]) -> Checkpoint:
+    if is_own_folder(path):
+        return load_own_folder(path, network, settings)
+    if path.is_dir():
+        raise Refused(f"{path} holds no weights for a network of your own: load it without `network`")
+    raise Refused(f"{path} is a file of weights: load them into the network yourself, and {OWN}")
 
 
 def _told(found: Found) -> Family:
@@ -56,7 +74,10 @@ def _told(found: Found) -> Family:
         raise Refused(f"{found.path} may be of {' or '.join(f.name for f in told)}: say which by `family`")
     if not found.is_folder:
         names = ", ".join(name for name, family in READERS.items() if not family.of_folders)
-        raise Refused(f"{found.path} is readable, but its weights have no layout of {names}{_saw(found.content)}")
+        raise Refused(
+            f"{found.path} is readable, but its weights have no layout of {names}{_saw(found.content)}; "
+            f"if they are those of a network of your own, load them into it, and {OWN}"
+        )
     files = sorted(p.name for p in found.path.iterdir() if p.suffix in WEIGHTS)
     hint = f"; give one of its files: {', '.join(files[:5])}" if files else ""
     raise Refused(f"{found.path} is not a model folder (no unet/config.json){hint}")

@@ -34,7 +34,7 @@ class Checkpoint:
         network: network(x, t, label=None) -> (B, C or 2C, H, W); x in `data_range`, t the network's own time.
         schedule: the one it was trained with.
         prediction: "eps", "x0" or "v".
-        shape: (C, H, W) of one image.
+        shape: (C, H, W) of one image; of a network of one's own any shape.
         num_classes, null_label, labels: real classes 0..K-1, the label that means "any class", their names.
         learned_variance: the network returns 2C channels, the second C of them a variance.
         time_scale: the network's time is (t - 1) * time_scale; 1 keeps whole numbers.
@@ -51,7 +51,7 @@ class Checkpoint:
     network: nn.Module = field(repr=False)
     schedule: Schedule
     prediction: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     family: str
     source: str
     sha256: str

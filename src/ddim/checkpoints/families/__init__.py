@@ -1,16 +1,18 @@
 """One folder a program whose files are read: how its weights, names and settings become ours."""
 
-from ddim.checkpoints.families import diffusers, ermongroup, lucidrains, onnx, openai
+from ddim.checkpoints.families import diffusers, ermongroup, lucidrains, onnx, openai, own
 from ddim.checkpoints.families.diffusers import export_checkpoint, like, load_folder, save_checkpoint, save_folder
 from ddim.checkpoints.families.family import Family, FolderFamily, Found
 from ddim.checkpoints.families.lucidrains import named_schedule
 from ddim.checkpoints.families.onnx import write_onnx_folder
+from ddim.checkpoints.families.own import is_own_folder, load_own_folder, save_own_folder
 from ddim.checkpoints.families.parts import FileFamily, Parts
 
 READERS: dict[str, Family] = {
     family.name: family
     for family in (
         onnx.FAMILY,
+        own.FAMILY,
         diffusers.FAMILY,
         ermongroup.FAMILY,
         openai.FAMILY,
@@ -20,6 +22,7 @@ READERS: dict[str, Family] = {
 """All that can be opened: exactly one of them must say that something is its own."""
 
 __all__ = [
-    "READERS", "Family", "FileFamily", "FolderFamily", "Found", "Parts", "export_checkpoint", "like", "load_folder",
-    "named_schedule", "save_checkpoint", "save_folder", "write_onnx_folder",
+    "READERS", "Family", "FileFamily", "FolderFamily", "Found", "Parts", "export_checkpoint", "is_own_folder", "like",
+    "load_folder", "load_own_folder", "named_schedule", "save_checkpoint", "save_folder", "save_own_folder",
+    "write_onnx_folder",
 ]  # fmt: skip
