@@ -74,6 +74,18 @@ class Checkpoint:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the pictures it makes.
+
+        Raises:
+            Refused: it makes something else.
+        """
+        if len(self.shape) != 3:
+            raise Refused(f"this model makes tensors of shape {self.shape}, not pictures (C, H, W)")
+        c, h, w = self.shape
+        return c, h, w
+
+    @property
     def adapter(self) -> DiffusersNetwork | None:
         """The network where it is of a kind that a diffusers folder can keep, else None."""
         return self.network if isinstance(self.network, DiffusersNetwork) else None

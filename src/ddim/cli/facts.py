@@ -54,7 +54,7 @@ def _clipping(k: Checkpoint) -> str:
 
 def checked(checkpoint: Checkpoint, data: str) -> Verdict:
     """The probe on a few images of DATA, spread evenly over it."""
-    return probe_checkpoint(checkpoint, few_images(data, checkpoint.shape, IMAGES))
+    return probe_checkpoint(checkpoint, few_images(data, checkpoint.picture_shape, IMAGES))
 
 
 def reported(report: Verdict) -> str:

@@ -47,7 +47,7 @@ def read_images(model: ddim.Model, paths: Sequence[Path]) -> Tensor:
     """Image files in the model's shape, (n, C, H, W) in [-1, 1], on its device."""
     import torch
 
-    return torch.stack([ddim.pixels.read_image(path, model.shape) for path in paths]).to(model.device)
+    return torch.stack([ddim.pixels.read_image(path, model.picture_shape) for path in paths]).to(model.device)
 
 
 def read_mask(model: ddim.Model, path: Path | None) -> Tensor:
@@ -61,7 +61,7 @@ def read_mask(model: ddim.Model, path: Path | None) -> Tensor:
 
     if path is None or not path.is_file():
         raise Refused(f"there is no mask {path}")
-    picture = ddim.pixels.fitted(ddim.pixels.open_image(path).convert("L"), model.shape[1:])
+    picture = ddim.pixels.fitted(ddim.pixels.open_image(path).convert("L"), model.picture_shape[1:])
     return torch.from_numpy(np.array(picture, dtype=np.uint8) >= 128).to(model.device)
 
 

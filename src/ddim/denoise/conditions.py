@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,8 +84,19 @@ class Conditions:
             twice[name] = torch.cat([value, other])
         return Conditions(twice, self.shared)
 
+    def to(self, device: torch.device | str) -> Conditions:
+        """The same with every tensor on that device."""
+        return Conditions(
+            {name: value.to(device) for name, value in self.per_image.items()},
+            {name: value.to(device) if isinstance(value, Tensor) else value for name, value in self.shared.items()},
+        )
+
+    def __repr__(self) -> str:
+        told = {**{f"{k} per image": v for k, v in self.per_image.items()}, **self.shared}
+        return f"Conditions({', '.join(f'{name}: {_short(value)}' for name, value in told.items()) or 'none'})"
+
     def as_json(self) -> dict[str, Any]:
-        """As JSON values. A list has one entry an image: classes, short rows; all else is no list, tensors a hash."""
+        """As JSON values. A list has one entry an image: classes, rows or their hashes; all else is no list."""
         own = {name: _json(value) for name, value in self.per_image.items()}
         return own | {name: _shared_json(value) for name, value in self.shared.items()}
 
@@ -114,15 +126,21 @@ def _nothing(value: Tensor, null: int | Tensor) -> Tensor:
     return weights
 
 
-def _json(value: Tensor) -> Any:
-    classes = value.ndim == 1 and not value.is_floating_point()  # as many as there are images
-    return value.tolist() if classes or value.numel() <= 4096 else f"tensor {_digest(value)}"
+def _json(value: Tensor) -> list[Any]:
+    short = value.ndim == 1 or value[0].numel() <= 4096  # of a row, so that batches of any size can be joined
+    return value.tolist() if short else [f"tensor {_digest(row)}" for row in value]
 
 
 def _shared_json(value: Any) -> Any:
     if isinstance(value, Tensor):
         return f"tensor {_digest(value)}"
     return {"shared": list(value)} if isinstance(value, (list, tuple)) else value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return reprlib.repr(value)
 
 
 def _digest(value: Tensor) -> str:

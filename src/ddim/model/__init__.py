@@ -5,8 +5,20 @@ from ddim.model.loading import BUNDLED, DEFAULT, bundled_names, load
 from ddim.model.model import Model
 from ddim.model.own import OwnFacts
 from ddim.model.sampler import Sampler
+from ddim.model.told import Nulls, Told
 
 __all__ = [
-    "BUNDLED", "DEFAULT", "LabelRule", "Labels", "Model", "OwnFacts", "Sampler", "bundled_names", "labels_of", "load",
+    "BUNDLED",
+    "DEFAULT",
+    "LabelRule",
+    "Labels",
+    "Model",
+    "Nulls",
+    "OwnFacts",
+    "Sampler",
+    "Told",
+    "bundled_names",
+    "labels_of",
+    "load",
     "seeds_of",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,27 +13,12 @@ from torch import Tensor
 from ddim.checkpoints import Checkpoint, load_tuned
 from ddim.denoise import NONE, Conditions
 from ddim.denoise import labels as labelled
-from ddim.process import tau
+from ddim.process import PerImage, tau
 from ddim.refused import Refused
 from ddim.solve import Solver, solver_named
 
 Labels = int | Literal["cycle"] | Sequence[int] | Mapping[int, int] | Tensor | None
 """One class, one an image, seed modulo the number of classes, one a seed, or weights over classes float (B, K)."""
-
-
-class How(TypedDict, total=False):
-    """The keywords of `Model.sampler`, for those who pass them on."""
-
-    steps: int | None
-    spacing: str | Sequence[int]
-    tau: Sequence[int] | None
-    solver: str | Solver[Any]
-    eta: float
-    label: Labels
-    guidance: float
-    clip: bool | None
-    precision: str
-    compiled: bool
 
 
 def seeds_of(
@@ -105,7 +90,9 @@ class LabelRule:
     device: torch.device
 
     def __post_init__(self) -> None:
-        if self.label == "cycle" and self.num_classes is None:
+        if isinstance(self.label, str) and self.label != "cycle":
+            raise Refused(f'`label` is a class, one an image, or "cycle"; got {self.label!r}')
+        if isinstance(self.label, str) and self.num_classes is None:
             raise Refused("label cycle was asked for, but this model was trained without classes")
         if self.label is None or isinstance(self.label, Number):
             labels_of(self.label, 1, self.num_classes, self.null_label)  # what cannot work is refused at once
@@ -130,11 +117,22 @@ class LabelRule:
         return self.label if self.label is None or isinstance(self.label, str) else torch.as_tensor(self.label).tolist()
 
 
-def solver_asked(solver: str | Solver[Any], eta: float) -> Solver[Any]:
-    """A solver by its name and eta, or as it was given; then it has its own eta."""
+Eta = PerImage | Tensor
+"""One eta for all images, or one an image."""
+
+
+def eta_asked(eta: Eta) -> Any:
+    """A number, or a list of them: as a recipe keeps it."""
+    if isinstance(eta, Sequence):
+        return list(eta)
+    return eta.tolist() if hasattr(eta, "tolist") else eta
+
+
+def solver_asked(solver: str | Solver[Any], eta: Any) -> Solver[Any]:
+    """A solver by its name and eta (`eta_asked`), or as it was given; then it has its own eta."""
     if isinstance(solver, str):
         return solver_named(solver, eta)
-    if eta:
+    if any(eta) if isinstance(eta, list) else eta:
         raise Refused(f"eta = {eta} belongs to the solver object: give it there")
     return solver
 

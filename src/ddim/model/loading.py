@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ddim.checkpoints import open_checkpoint
 from ddim.model.model import Model
@@ -26,6 +27,7 @@ def load(
     family: str = "auto",
     config: Mapping[str, Any] | str | Path | None = None,
     device: str | torch.device = "cpu",
+    network: nn.Module | None = None,
 ) -> Model:
     """A model from a bundled name, a folder, a hub id or a foreign checkpoint file.
 
@@ -33,6 +35,7 @@ def load(
         source: "mnist", a model or run folder, "owner/name" on the hub, or a file such as ema.pt.
         family: "auto", "diffusers", "ermongroup", "openai" or "lucidrains".
         config: the peer's own settings (its names), where the file does not hold them; a mapping or a YAML/JSON file.
+        network: the module, built again, for a folder that `Model.save` wrote of a network of your own.
         device: where the network goes; "auto" takes an accelerator when there is one.
 
     Raises:
@@ -40,4 +43,4 @@ def load(
     """
     bundled = str(source) in bundled_names() and not (Path(source) / "model_index.json").exists()
     place = BUNDLED / str(source) if bundled else source
-    return Model(open_checkpoint(place, family=family, config=config)).to(device)
+    return Model(open_checkpoint(place, family=family, config=config, network=network)).to(device)

@@ -8,7 +8,7 @@ from typing import Required, TypedDict, Unpack
 from torch import nn
 
 from ddim.checkpoints import Checkpoint
-from ddim.nets import OwnNetwork
+from ddim.nets import adapted, weights_hash
 from ddim.process import Schedule
 from ddim.refused import Refused
 
@@ -16,12 +16,12 @@ from ddim.refused import Refused
 class OwnFacts(TypedDict, total=False):
     """What a network's user knows of it; all but `shape` may be as usual.
 
-    shape: (C, H, W) of one image. prediction: "eps", "x0" or "v". num_classes, null_label, labels: real classes
-    0..K-1, the label that means "any class", their names. clips, data_range, learned_variance, time_scale: see
-    `checkpoints.Checkpoint`; it does not clip unless told.
+    shape: (C, H, W) of one picture, or that of anything else: (C, L) of a signal, (D,) of a vector. prediction: "eps",
+    "x0" or "v". num_classes, null_label, labels: real classes 0..K-1, the label that means "any class", their names.
+    clips, data_range, learned_variance, time_scale: see `checkpoints.Checkpoint`; it does not clip unless told.
     """
 
-    shape: Required[tuple[int, int, int]]
+    shape: Required[tuple[int, ...]]
     prediction: str
     num_classes: int | None
     null_label: int | None
@@ -41,10 +41,14 @@ def own_checkpoint(network: nn.Module, schedule: Schedule, **facts: Unpack[OwnFa
         raise Refused(f"null_label = {null_label} says that there are classes: give num_classes")
     if labels is not None and len(labels) != num_classes:
         raise Refused(f"{len(labels)} label names for {num_classes} classes")
-    own = OwnNetwork(network, num_classes is not None, null_label)
+    shape = tuple(facts["shape"])
+    if not shape or not all(isinstance(side, int) and side > 0 for side in shape):
+        raise Refused(f"`shape` is that of one picture, e.g. (3, 32, 32), without the batch; got {facts['shape']}")
+    own = adapted(network, num_classes is not None, null_label)
     return Checkpoint(
-        network=own.eval(), schedule=schedule, prediction=facts.get("prediction", "eps"), shape=facts["shape"],
-        family="own", source=type(network).__name__, sha256=own.weights_hash(), num_classes=num_classes,
+        network=own.eval(), schedule=schedule, prediction=facts.get("prediction", "eps"), shape=shape,
+        family="own", source=f"{type(network).__name__} in memory", sha256=weights_hash(network.state_dict()),
+        num_classes=num_classes,
         null_label=null_label, labels=None if labels is None else tuple(labels),
         learned_variance=facts.get("learned_variance", False), time_scale=facts.get("time_scale", 1.0),
         clips=facts.get("clips", False), data_range=facts.get("data_range", (-1.0, 1.0)),

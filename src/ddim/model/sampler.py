@@ -14,7 +14,7 @@ from ddim.pixels import Space
 from ddim.process import noise
 from ddim.refused import Refused
 from ddim.solve import Solver, Step, sample, step_noise, trajectory
-from ddim.uses import Latents, Method, decode, encode
+from ddim.uses import Latents, Method, Tell, decode, encode
 
 ConditionRule = Callable[[Sequence[int]], Conditions]
 """Seeds -> what the network is told of the images made from them."""
@@ -77,12 +77,18 @@ class Sampler:
         self.bound(seeds)(self.start(seeds), self.tau[0])
 
     @torch.no_grad()
-    def sample(self, seeds: Sequence[int], *, latents: Tensor | None = None, batch_size: int = 64) -> Tensor:
+    def sample(
+        self, seeds: Sequence[int], *, latents: Tensor | None = None, batch_size: int = 64,
+        progress: Tell | None = None,
+    ) -> Tensor:  # fmt: skip
         """One picture a seed, (B, C, H, W) in [-1, 1] (not clamped). Picture i depends on seeds[i] alone.
+
+        No gradients: they pass through `trajectory`.
 
         Args:
             latents: x at tau[0], one a seed, in place of noise.
             batch_size: pictures a network call; does not change the noise of any.
+            progress: called after every step with the network calls done and all of them, each once a picture.
         """
         if batch_size < 1:
             raise Refused(f"`batch_size` must be at least 1, got {batch_size}")
@@ -90,29 +96,42 @@ class Sampler:
             raise Refused(f"{len(latents)} latents, but {len(seeds)} seeds")
         told = self.conditions(seeds)
         told.check(len(seeds))
-        out = []
+        self.solver.check(len(seeds))
+        done, out = 0, []
         for i in range(0, len(seeds), batch_size):
             part = slice(i, i + batch_size)
             x_T = self.start(seeds[part]) if latents is None else latents[part].to(self.device)
             own, solver = told.rows(part), self.solver.rows(part)
-            out.append(sample(self.denoise, x_T, self.tau, solver=solver, seeds=seeds[part], conditions=own))
+            walk = trajectory(self.denoise, solver, self.tau, x_T, step_noise(seeds[part], x_T), conditions=own)
+            for step in walk:
+                x_T, done = step.x, done + step.calls * len(x_T)
+                if progress is not None:
+                    progress(done, self.calls * len(seeds))
+            out.append(x_T)
         return self.space.decode(torch.cat(out))
 
     def trajectory(self, seeds: Sequence[int], *, latents: Tensor | None = None) -> Iterator[Step[Any]]:
-        """Every step of the walk from these seeds (or latents), as states: `space.decode` makes pictures of them."""
+        """Every step of the walk from these seeds (or latents), as states: `space.decode` makes pictures of them.
+
+        Gradients pass, unless the caller says torch.no_grad.
+        """
         x_T = self.start(seeds) if latents is None else latents.to(self.device)
         draw = step_noise(seeds, x_T)
         return trajectory(self.denoise, self.solver, self.tau, x_T, draw, conditions=self.conditions(seeds))
 
-    def encode(self, x: Tensor, method: Method = "exact", *, seeds: Sequence[int] | None = None) -> Latents:
+    def encode(
+        self, x: Tensor, method: Method = "exact", *, seeds: Sequence[int] | None = None,
+        progress: Tell | None = None,
+    ) -> Latents:  # fmt: skip
         """Latents of pictures (B, C, H, W) in [-1, 1], by DDIM on these times; see `ddim.encode`. Never clips.
 
         Args:
             seeds: for rules that read them (label "cycle"); default 0..B-1.
+            progress: see `ddim.encode`.
         """
         told = self.conditions(range(len(x)) if seeds is None else seeds)
         states = self.space.encode(x.to(self.device))
-        found = encode(self.bare, states, self.tau, method, conditions=told)
+        found = encode(self.bare, states, self.tau, method, conditions=told, progress=progress)
         return replace(found, certificate=found.certificate.scaled(self.space.unit))
 
     def decode(self, latents: Latents | Tensor, *, seeds: Sequence[int] | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Anybody's module as network(x, t, label, **conditions) -> tensor, the form in which a checkpoint keeps its network."""
+"""Anybody's module as network(x, t, label, ..) -> tensor, the form in which a checkpoint keeps its network."""
 
 from __future__ import annotations
 

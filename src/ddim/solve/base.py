@@ -56,6 +56,13 @@ class Solver(ABC, Generic[C]):
         """The solver for these images of the batch: another one only where numbers are an image's own."""
         return self
 
+    def check(self, batch: int) -> None:
+        """Refuse a batch of another size than there are numbers.
+
+        Raises:
+            Refused: shows both.
+        """
+
     def calls(self, tau: Sequence[Any]) -> int:
         """Network calls of a walk over these times; one a step unless a solver says otherwise."""
         return len(tau) - 1

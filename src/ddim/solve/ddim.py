@@ -67,6 +67,12 @@ class DDIM(Solver[None]):
             return ddim_step(p, at_t, at_s, std=self.sigma[t], z=z)
         return ddim_step(p, at_t, at_s, eta=self.eta, z=z)
 
+    def check(self, batch: int) -> None:
+        held = [self.eta, *(self.sigma.values() if isinstance(self.sigma, Mapping) else ())]
+        odd = [len(own) for own in held if isinstance(own, Sequence) and len(own) != batch]
+        if odd:
+            raise Refused(f"{batch} images need one eta or sigma each, or one for all of them; got {odd[0]}")
+
     def rows(self, index: slice) -> Self:
         """The same for these images of the batch."""
         sigma = self.sigma

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ddim.process import PerImage
 from ddim.refused import Refused
 from ddim.solve.adams import AB, PLMS
 from ddim.solve.base import Solver
@@ -29,8 +30,8 @@ SOLVERS: dict[str, Callable[..., Solver[Any]]] = {
 }
 
 
-def solver_named(name: str, eta: float = 0.0) -> Solver[Any]:
-    """The solver of that name; eta belongs to "ddim" alone ("dpm++2m-sde" has eta = 1 built in).
+def solver_named(name: str, eta: PerImage = 0.0) -> Solver[Any]:
+    """The solver of that name; eta, for all images or one an image, is for "ddim" ("dpm++2m-sde" has eta = 1 built in).
 
     Raises:
         Refused: an unknown name, or an eta the solver cannot have.
@@ -40,7 +41,9 @@ def solver_named(name: str, eta: float = 0.0) -> Solver[Any]:
     if name == "ddim":
         return DDIM(eta)
     solver = SOLVERS[name]()
-    if eta and not (solver.stochastic and eta == 1.0):
+    asked = set(eta) if isinstance(eta, Sequence) else {eta}
+    if asked - {0.0} and not (solver.stochastic and asked == {1.0}):
         kind = "always injects the noise of eta = 1" if solver.stochastic else "is deterministic"
-        raise Refused(f"solver {name!r} {kind}, but eta = {eta:g} was asked for; eta is for solver 'ddim'")
+        found = ", ".join(f"{one:g}" for one in sorted(asked))
+        raise Refused(f"solver {name!r} {kind}, but eta = {found} was asked for; eta is for solver 'ddim'")
     return solver

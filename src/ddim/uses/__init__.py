@@ -2,15 +2,16 @@
 
 from ddim.uses.agreement import Distance, same_latents
 from ddim.uses.edit import along, by_label, by_strength, direction, inpaint, partial_tau
-from ddim.uses.invert import METHODS, Method, decode, described, encode
+from ddim.uses.invert import decode, described, encode
 from ddim.uses.latents import Certificate, LatentRecipe, Latents
 from ddim.uses.normality import HEAD, Law, law
 from ddim.uses.paths import RULES, ddpm_interpolation, lerp, path, path_grid, rule_named, slerp, vp_lerp
+from ddim.uses.roads import METHODS, Method, Tell
 from ddim.uses.timesearch import Walk, best_path, closed_form, moved, spectrum, walk_long
 
 __all__ = [
-    "HEAD", "METHODS", "RULES", "Certificate", "Distance", "LatentRecipe", "Latents", "Law", "Method", "Walk", "along",
-    "best_path", "by_label", "by_strength", "closed_form", "ddpm_interpolation", "decode", "described", "direction",
-    "encode", "inpaint", "law", "lerp", "moved", "partial_tau", "path", "path_grid", "rule_named", "same_latents",
-    "slerp", "spectrum", "vp_lerp", "walk_long",
+    "HEAD", "METHODS", "RULES", "Certificate", "Distance", "LatentRecipe", "Latents", "Law", "Method", "Tell", "Walk",
+    "along", "best_path", "by_label", "by_strength", "closed_form", "ddpm_interpolation", "decode", "described",
+    "direction", "encode", "inpaint", "law", "lerp", "moved", "partial_tau", "path", "path_grid", "rule_named",
+    "same_latents", "slerp", "spectrum", "vp_lerp", "walk_long",
 ]  # fmt: skip

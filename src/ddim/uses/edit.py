@@ -18,7 +18,8 @@ from ddim.denoise import NONE, Conditions, Denoiser, bound
 from ddim.process import STEP, noise
 from ddim.refused import Refused
 from ddim.solve import DDIM, end_of, sample, step_noise, trajectory
-from ddim.uses.invert import Method, encode
+from ddim.uses.invert import encode
+from ddim.uses.roads import Method
 
 EDIT = "edit"  # purposes of noise
 KNOWN = "inpaint-known"

@@ -9,21 +9,19 @@ States are float64 whatever the network computes in: rounding is then the networ
 from __future__ import annotations
 
 import hashlib
-import itertools
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddim.denoise import NONE, Conditions, Denoiser, bound, labels
 from ddim.refused import Refused
-from ddim.solve import DDIM, Coupled, Implicit, Older, Solved, end_of, gamma_for, trajectory
+from ddim.solve import Implicit, gamma_for
 from ddim.uses.latents import Certificate, LatentRecipe, Latents
+from ddim.uses.roads import METHODS, Job, Method, Steps, Tell, walked
 
-Method = Literal["naive", "implicit", "bdia", "exact"]
-METHODS: tuple[Method, ...] = ("naive", "implicit", "bdia", "exact")
 PROMISED = {torch.float64: 120.0}  # dB of the round trip below which `exact` does not trust a solve; else 60
 
 
@@ -37,6 +35,7 @@ def encode(
     solver: Implicit | None = None,
     label: Tensor | None = None,
     conditions: Conditions = NONE,
+    progress: Tell | None = None,
 ) -> Latents:
     """The latents from which DDIM (eta = 0) on tau makes these images (DDIM, section 4.3).
 
@@ -48,6 +47,8 @@ def encode(
             "bdia": see `Coupled`. "exact": implicit, and the coupled scheme for the images it did not solve.
         solver: settings of the implicit solve in place of the default ones.
         label: the condition "label", one row an image; or all `conditions` handed to the network at every call.
+        progress: called with the steps done and all of them: up, and down again to measure the round trip. They become
+            more where images turn out to need the coupled scheme.
 
     Raises:
         Refused: an unknown method; a denoiser that is not invertible (a clip, a threshold); tau not falling;
@@ -55,11 +56,13 @@ def encode(
     """
     if method not in METHODS:
         raise Refused(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    job = _Job(_checked(denoise, conditions | labels(label)), tuple(tau))
+    steps = Steps(progress)
+    job = Job(_checked(denoise, conditions | labels(label)), tuple(tau), steps.one)
     tau = job.checked()
+    steps.plan(2 * (len(tau) - 1))
     solver = _default_solver(x_0.dtype) if solver is None else solver
     recipe = LatentRecipe(tau, method, *described(job.denoise), gamma_for(len(tau) - 1), solver.tolerance)
-    x_T, residual, nfe = _walked(job, method, solver, work(x_0))
+    x_T, residual, nfe = walked(job, method, solver, work(x_0))
     x_T = x_T.to(x_0.dtype)
     measured = torch.full((len(x_0), 2), torch.nan, dtype=torch.float64)
     if method != "bdia":
@@ -75,11 +78,13 @@ def encode(
             "image, needs at least 2 steps"
         )
     if len(rows):
+        steps.plan(0 if method == "bdia" else 2 * (len(tau) - 1))
         part, on = job.rows(rows), rows.to(x_0.device)
         states = part.coupled(work(x_0[on]), recipe.gamma)
         x_T[on] = states[:, 0].to(x_T.dtype)
         measured[rows] = _compare(part.coupled_down(states, recipe.gamma).to(x_0.dtype), x_0[on])
         nfe[rows] += len(tau) - 1
+    steps.end()
     certificate = Certificate(residual, measured[:, 0], measured[:, 1], nfe)
     names = tuple(torch.nonzero(unsolved).flatten().tolist()) if method in ("implicit", "exact") else ()
     return Latents(x_T, recipe, certificate, coupled, states, names)
@@ -112,9 +117,9 @@ def decode(
     if not isinstance(latents, Latents):
         if tau is None:
             raise Refused("plain latents do not know their times: give tau")
-        return _Job(bound(denoise, conditions), tuple(tau)).down(work(latents)).to(latents.dtype)
+        return Job(bound(denoise, conditions), tuple(tau)).down(work(latents)).to(latents.dtype)
     recipe = latents.recipe
-    job = _Job(_checked(denoise, conditions), recipe.tau if tau is None else tuple(tau))
+    job = Job(_checked(denoise, conditions), recipe.tau if tau is None else tuple(tau))
     changed = recipe.differences(job.tau, *described(job.denoise))
     if changed:
         warnings.warn(
@@ -127,70 +132,6 @@ def decode(
         states = latents.states.to(y.device)
         y[rows.to(y.device)] = job.rows(rows).coupled_down(states, recipe.gamma)
     return y.to(latents.dtype)
-
-
-class _Job(NamedTuple):
-    """A denoiser under its conditions, and the times: what every walk needs."""
-
-    denoise: Denoiser
-    tau: tuple[Any, ...]
-
-    def checked(self) -> tuple[Any, ...]:
-        if len(self.tau) < 2 or any(s >= t for t, s in zip(self.tau[:-1], self.tau[1:], strict=True)):
-            raise Refused(f"tau must fall strictly and have at least two times, got {list(self.tau)}")
-        return self.tau
-
-    def rows(self, rows: Tensor) -> _Job:
-        return self._replace(denoise=self.denoise.rows(rows))
-
-    def down(self, x_T: Tensor) -> Tensor:
-        return end_of(trajectory(self.denoise, DDIM(), self.tau, x_T))
-
-    def naive(self, x: Tensor) -> Tensor:
-        return end_of(trajectory(self.denoise, DDIM(), self.tau[::-1], x))
-
-    def coupled(self, x: Tensor, gamma: float) -> Tensor:
-        """x at tau[0] and tau[1]: (B, 2, *)."""
-        if len(self.tau) < 3:
-            raise Refused("the coupled scheme ('bdia') carries two states: it needs at least 2 steps, got 1")
-        states = [step.x for step in trajectory(self.denoise, Coupled(gamma), self.tau[::-1], x)]
-        return torch.stack([states[-1], states[-2]], 1)
-
-    def coupled_down(self, states: Tensor, gamma: float) -> Tensor:
-        first = Older(self.tau[0], states[:, 0])
-        return end_of(trajectory(self.denoise, Coupled(gamma), self.tau[1:], states[:, 1], carry=first))
-
-
-def _walked(job: _Job, method: Method, solver: Implicit, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x_T by the method's first road, its worst residual (NaN where nothing is solved) and its calls, an image each."""
-    if method in ("implicit", "exact"):
-        return _solve(job, solver, x, retire=method == "exact" and len(job.tau) > 2)
-    unknown = torch.full((len(x),), torch.nan, dtype=torch.float64)
-    calls = torch.full((len(x),), len(job.tau) - 1 if method == "naive" else 0)
-    return job.naive(x) if method == "naive" else x.clone(), unknown, calls
-
-
-def _solve(job: _Job, solver: Implicit, x: Tensor, retire: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """x_T, the worst residual of every image (float64, CPU), and its calls (int64, CPU).
-
-    With `retire`, an image leaves at the first step that could not be solved: the coupled scheme will take it, and
-    what it would cost to go on is saved. Its x_T is then nothing.
-    """
-    batch, x = len(x), x.clone()
-    residual, nfe = torch.zeros(batch, dtype=torch.float64), torch.zeros(batch, dtype=torch.int64)
-    rows, held = torch.arange(batch), None
-    for pair in itertools.pairwise(job.tau[::-1]):
-        on = rows.to(x.device)
-        (step,) = trajectory(job.denoise.rows(rows), solver, pair, x[on], carry=held)
-        x[on], solved = step.x, step.carry
-        assert solved is not None  # the carry of a step that was taken
-        residual[rows] = torch.maximum(residual[rows], solved.residual.double().cpu())
-        nfe[rows] += solved.calls.cpu()
-        kept = residual[rows] <= solver.tolerance if retire else torch.ones(len(rows), dtype=torch.bool)
-        rows, held = rows[kept], Solved(*(v[kept.to(v.device)] for v in solved))
-        if not len(rows):
-            break
-    return x, residual, nfe
 
 
 def _default_solver(dtype: torch.dtype) -> Implicit:

@@ -12,11 +12,11 @@ READERS: dict[str, Family] = {
     family.name: family
     for family in (
         onnx.FAMILY,
-        own.FAMILY,
         diffusers.FAMILY,
         ermongroup.FAMILY,
         openai.FAMILY,
         lucidrains.FAMILY,
+        own.FAMILY,
     )
 }
 """All that can be opened: exactly one of them must say that something is its own."""

@@ -101,7 +101,7 @@ def _write(
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     version = {"_diffusers_version": diffusers.__version__}
     sampling = {k: meta[k] for k in SAMPLING if k in meta}
-    facts = {"shape": list(shape_of(network.config, {})), "data_range": [-1.0, 1.0]} | dict.fromkeys(FACTS[2:])
+    facts = {"shape": list(shape_of(network.config, meta)), "data_range": [-1.0, 1.0]} | dict.fromkeys(FACTS[2:])
     table = {"alpha_bar": schedule.alpha_bar.tolist()}
     about = {"ddim_version": VERSION, "prediction": prediction, "sha256": sha256(folder / WEIGHTS)}
     owner = "diffusers" if network.is_plain else "ddim"  # diffusers must not load what it would run wrongly

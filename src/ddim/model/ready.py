@@ -1,0 +1,124 @@
+"""A checkpoint whose network is ready to run: on a device, in a number format, made once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ddim import engine
+from ddim.checkpoints import Checkpoint, save_tuned
+from ddim.model.asked import labels_of
+from ddim.model.saving import save_model
+from ddim.refused import Refused
+
+
+class Ready:
+    """A trained network, what is known of it, and where it runs; `Model` adds what it is for.
+
+    Attributes:
+        checkpoint: what was found and what was assumed; `ddim info` prints it.
+        schedule, prediction, shape (C, H, W), num_classes, null_label, space: as the checkpoint says.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.schedule = checkpoint.schedule
+        self.prediction = checkpoint.prediction
+        self.shape = checkpoint.shape
+        self.space = checkpoint.space
+        self.num_classes = checkpoint.num_classes
+        self.null_label = checkpoint.null_label
+        self.device = torch.device("cpu")
+        self._prepared: dict[tuple[str, bool], nn.Module] = {}
+
+    def __repr__(self) -> str:
+        return f"Model({self.checkpoint.source}, shape={self.shape}, {self.prediction}, T={self.schedule.T})"
+
+    @property
+    def weights_hash(self) -> str:
+        """sha256 of the weights."""
+        return self.checkpoint.sha256
+
+    @property
+    def reading(self) -> Mapping[str, Any]:
+        """What decides an image beside the weights: how the file was read."""
+        return self.checkpoint.reading
+
+    @property
+    def clips(self) -> bool:
+        """Whether x0 is clamped when it samples, unless `clip` says otherwise."""
+        return self.checkpoint.clips
+
+    @property
+    def exported(self) -> bool:
+        """Whether another runtime runs the network, as it was exported."""
+        return self.checkpoint.exported is not None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where `save_tau` keeps times; None if the model is no folder."""
+        return self.checkpoint.folder
+
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the pictures it makes.
+
+        Raises:
+            Refused: it makes something else.
+        """
+        return self.checkpoint.picture_shape
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a model folder that `load` reads; it must not exist.
+
+        A `UNet2DModel` becomes a diffusers folder. Of a network of your own the weights and the facts are kept:
+        ``ddim.load(folder, network=MyNet(...))`` puts them into the module you build again.
+
+        Raises:
+            Refused: the folder exists; an exported network, which is copied as it is.
+        """
+        return save_model(Path(folder), self.checkpoint)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the network; "auto" takes an accelerator when there is one."""
+        self.device = engine.pick_device(device)
+        self._prepared.clear()
+        self.checkpoint.network.to(self.device)
+        return self
+
+    def save_tau(self, times: Sequence[int], solver: str) -> Path:
+        """Keep times beside the weights: `tau(len(times) - 1, "tuned", solver=solver)` gives them back.
+
+        Raises:
+            Refused: the model is no folder.
+        """
+        if self.folder is None:
+            raise Refused(f"{self.checkpoint.source} is no model folder to keep times in")
+        return save_tuned(self.folder, solver, tuple(times), self.checkpoint.identity)
+
+    def labels(self, label: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:
+        """One class an image, int64 (n,), or None for an unconditional network or the null label.
+
+        Raises:
+            Refused: a label where there are no classes, outside 0..K-1, or not one an image.
+        """
+        found = labels_of(label, n, self.num_classes, self.null_label)
+        return None if found is None else found.to(self.device)
+
+    def network(self, precision: str = "fp32", compiled: bool = False) -> nn.Module:
+        """The network ready to run in that precision, through torch.compile or not; made once and kept."""
+        if self.checkpoint.exported is not None:
+            return self.checkpoint.exported.checked(precision, self.device, compiled)
+        key = engine.pick_precision(precision, self.device), compiled
+        if key not in self._prepared:
+            self._prepared[key] = engine.prepared(self.checkpoint.network, key[0], compiled=compiled)
+        return self._prepared[key]
+
+    def runs_in(self, precision: str) -> str:
+        """The number format of a job that asks for this one: "auto" made definite; an exported network has its own."""
+        exported = self.checkpoint.exported
+        return engine.pick_precision(precision, self.device) if exported is None else exported.precision

@@ -1,0 +1,98 @@
+"""What the network is told of each image beside its class, and what guidance puts in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from ddim.checkpoints import Checkpoint
+from ddim.denoise import NONE, Conditions, Denoiser, Guided
+from ddim.model.asked import Eta, LabelRule, Labels
+from ddim.nets import OwnNetwork
+from ddim.refused import Refused
+from ddim.solve import Solver
+
+Told = Conditions | Callable[[Sequence[int]], Conditions]
+"""Conditions of the images of one call, row by row; or seeds -> those of their images, for whoever makes batches."""
+Nulls = Mapping[str, int | Tensor]
+"""What means "no condition", by name: a class, or a tensor of the shape of one row."""
+
+
+class How(TypedDict, total=False):
+    """The keywords of `Model.sampler`, for those who pass them on."""
+
+    steps: int | None
+    spacing: str | Sequence[int]
+    tau: Sequence[int] | None
+    solver: str | Solver[Any]
+    eta: Eta
+    label: Labels
+    conditions: Told | None
+    guidance: float
+    null: Nulls | None
+    clip: bool | None
+    precision: str
+    compiled: bool
+
+
+@dataclass(frozen=True, eq=False)
+class ToldRule:
+    """Seeds -> their classes and their other conditions, on the network's device."""
+
+    classes: LabelRule
+    more: Told | None
+    device: torch.device
+
+    def __call__(self, seeds: Sequence[int]) -> Conditions:
+        own = self.classes(seeds)
+        if self.more is None:
+            return own
+        more = self.more if isinstance(self.more, Conditions) else self.more(seeds)
+        if "label" in more.arguments and self.classes.num_classes is not None:
+            raise Refused("classes are given as `label`, not among `conditions`")
+        return own | more.to(self.device)
+
+    def as_json(self) -> Any:
+        """The other conditions, as a recipe keeps them; a rule by its repr."""
+        return self.more.as_json() if isinstance(self.more, Conditions) else repr(self.more)
+
+
+def refuse_untold(checkpoint: Checkpoint, more: Told | None) -> None:
+    """Conditions for a network that takes classes alone."""
+    if more is not None and not isinstance(checkpoint.network, OwnNetwork):
+        raise Refused("this model's network takes a `label` and no other `conditions`; one of your own may take any")
+
+
+def guided(checkpoint: Checkpoint, network: Any, weight: float, *, labelled: bool, null: Nulls | None) -> Denoiser:
+    """The network as a denoiser under classifier-free guidance; itself at weight 1.
+
+    Raises:
+        Refused: guidance without anything to leave out, or a weight that is not one number.
+    """
+    denoise: Denoiser = checkpoint.denoiser(network)
+    if (isinstance(weight, Tensor) and weight.numel() != 1) or isinstance(weight, Sequence):
+        raise Refused(f"`guidance` is one number for all images, got {weight}")
+    if float(weight) == 1.0:
+        return denoise
+    if null is not None:
+        return Guided(denoise, float(weight), null)
+    if not labelled or checkpoint.null_label is None:
+        need = "a label" if checkpoint.null_label is not None else "a model trained with label dropout"
+        raise Refused(f"guidance = {weight} needs {need}, or `null`: what stands for no condition, by name")
+    return Guided(denoise, float(weight), checkpoint.null_label)
+
+
+def clipped(checkpoint: Checkpoint, denoise: Denoiser, clip: bool | None) -> Denoiser:
+    """The same with x0 clamped, or not, or as the checkpoint says."""
+    if not (checkpoint.clips if clip is None else clip):
+        return denoise
+    return checkpoint.clipped(denoise, dynamic=checkpoint.thresholding and clip is None)
+
+
+def nulls_as_json(null: Nulls) -> dict[str, Any]:
+    """As a recipe keeps them."""
+    return Conditions(shared=null).as_json() if null else NONE.as_json()
