@@ -1,5 +1,7 @@
 """Conditions of any name, one eta an image and progress, through Model and Sampler: what the pieces by hand give."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -121,7 +123,7 @@ def test_progress_counts_every_call_and_ends_at_the_end(model, solver, calls):
     told = []
     model.sample(5, steps=6, solver=solver, batch_size=2, progress=lambda done, total: told.append((done, total)))
     assert len(told) == 3 * 6 and told[-1] == (5 * calls, 5 * calls)
-    assert all(a < b for (a, _), (b, _) in zip(told[:-1], told[1:], strict=True))
+    assert all(a < b for (a, _), (b, _) in pairwise(told))
 
 
 @pytest.mark.parametrize("method", ["naive", "implicit", "bdia", "exact"])

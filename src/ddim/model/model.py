@@ -109,7 +109,7 @@ class Model(Ready):
 
         Args:
             steps, spacing: see `ddim.tau`; 20 steps unless said otherwise. `tau` gives the times themselves.
-            solver, eta: a name of `solve.SOLVERS` with eta (0 deterministic, 1 DDPM; for all images or one an image), or a
+            solver, eta: a name of `SOLVERS` with eta (0 deterministic, 1 DDPM; for all, or one an image), or a
                 solver object.
             label: one class, one an image, "cycle" (seed modulo the number of classes), {seed: class}, weights over
                 classes float (B, K), or None to leave the class open.
