@@ -71,23 +71,28 @@ def encode(
     coupled = torch.full((len(x_0),), method == "bdia")
     if method == "exact":
         coupled = unsolved | ~(measured[:, 0] >= PROMISED.get(x_0.dtype, 60.0))
-    rows, states = torch.nonzero(coupled).flatten(), None
+    rows = torch.nonzero(coupled).flatten()
     if len(rows) and len(tau) < 3 and method == "exact":
         raise Refused(
             f"{len(rows)} of {len(x_0)} images have no preimage in 1 step; the coupled scheme, which encodes every "
             "image, needs at least 2 steps"
         )
-    if len(rows):
-        steps.plan(0 if method == "bdia" else 2 * (len(tau) - 1))
-        part, on = job.rows(rows), rows.to(x_0.device)
-        states = part.coupled(work(x_0[on]), recipe.gamma)
-        x_T[on] = states[:, 0].to(x_T.dtype)
-        measured[rows] = _compare(part.coupled_down(states, recipe.gamma).to(x_0.dtype), x_0[on])
-        nfe[rows] += len(tau) - 1
+    steps.plan(2 * (len(tau) - 1) if len(rows) and method == "exact" else 0)
+    states = _coupled(job, rows, recipe.gamma, x_0, x_T, measured) if len(rows) else None
+    nfe[rows] += len(tau) - 1
     steps.end()
     certificate = Certificate(residual, measured[:, 0], measured[:, 1], nfe)
     names = tuple(torch.nonzero(unsolved).flatten().tolist()) if method in ("implicit", "exact") else ()
     return Latents(x_T, recipe, certificate, coupled, states, names)
+
+
+def _coupled(job: Job, rows: Tensor, gamma: float, x_0: Tensor, x_T: Tensor, measured: Tensor) -> Tensor:
+    """Both states of these images by the coupled scheme; their x_T and their round trip are put into their places."""
+    part, on = job.rows(rows), rows.to(x_0.device)
+    states = part.coupled(work(x_0[on]), gamma)
+    x_T[on] = states[:, 0].to(x_T.dtype)
+    measured[rows] = _compare(part.coupled_down(states, gamma).to(x_0.dtype), x_0[on])
+    return states
 
 
 @torch.no_grad()

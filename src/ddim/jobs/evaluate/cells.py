@@ -103,6 +103,7 @@ def make(
         "cell": cell.name, "format": FORMAT, "weights": told["weights"], "shape": list(shape),
         "tau": list(sampler.tau), "reading": dict(told["reading"]), "solver": cell.solver, "eta": cell.noise_name,
         "seeds": list(seeds), "settings": {name: told[name] for name in SETTINGS}, "extractor": stamp_of(extractor),
+        **{name: told[name] for name in ("conditions", "null") if name in told},
     }  # fmt: skip
 
     @torch.no_grad()
