@@ -12,8 +12,9 @@ from test_cli import ddim, mistake
 
 from conftest import save_tiny
 from ddim import load
+from ddim.cli.table2 import row_of
 from ddim.pixels import read_image, save_png, to_uint8
-from ddim.uses import Latents
+from ddim.uses import Certificate, LatentRecipe, Latents
 
 
 @pytest.fixture
@@ -236,3 +237,23 @@ def test_edits(capsys, tiny_folder, pictures, tmp_path):
     }.items():
         assert words in mistake(capsys, "edit", tiny_folder, image, *args, "--out", tmp_path / "no")
     assert not (tmp_path / "no").exists()
+
+
+def test_a_row_says_what_carried_its_images():
+    """Beside an error of 0, "solved 0.0%" would read as a contradiction: the coupled scheme made it 0."""
+    x = torch.randn(4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    found = Certificate(torch.full((4,), 1e-2), torch.full((4,), torch.inf), torch.zeros(4), torch.full((4,), 8))
+    recipe = LatentRecipe((9, 5, 1, 0), "exact", "model", {}, 0.9, 1e-5)
+    for method, coupled, word, share in (
+        ("exact", [1, 1, 1, 1], "coupled", 0.0),
+        ("exact", [0, 1, 0, 0], "75.0%, rest coupled", 0.75),
+        ("exact", [0, 0, 0, 0], "100.0%", 1.0),
+        ("bdia", [1, 1, 1, 1], "coupled", 1.0),
+        ("naive", [0, 0, 0, 0], "", 1.0),
+    ):
+        which = torch.tensor(coupled, dtype=torch.bool)
+        unsolved = tuple(which.nonzero().flatten().tolist()) if method == "exact" else ()
+        row = row_of(Latents(x, replace(recipe, method=method), found, which, None, unsolved))
+        assert row.cells()[row.HEAD.index("solved")] == word
+        told = dict(zip(row.FILE_HEAD, row.numbers(), strict=True))
+        assert (told["solved"], told["coupled"], told["MSE [0,1]"]) == (share, sum(coupled) / 4, 0.0)

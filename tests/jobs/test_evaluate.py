@@ -230,8 +230,16 @@ def test_the_answer_is_the_fewest_calls_within_5_percent_of_the_best():
     sure = [fake_row(5.5, 20, std=0.1), fake_row(5.0, 100, std=0.0)]
     assert not any("told apart" in line for line in answer(sure, "FD-x"))
     floor = replace(fake_row(5.1, 0), distance_std=0.1, n=500)
-    assert answer(rows, "FD-x", floor)[-1].startswith("4 of 5 rows are as near to the reference as 500 real images")
+    known = [replace(r, distance_std=0.0) for r in rows]
+    assert answer(known, "FD-x", floor)[-1] == (
+        "4 of 5 rows are not told apart from 500 real images (5.1 +- 0.1) at this n: the farthest of them is "
+        "ddim eta=0 uniform S=20, 5.26 +- 0. A larger `n` would tell more."
+    )
     assert answer(rows, "FD-x", replace(floor, distance=1.0)) == answer(rows, "FD-x")
+    wide = [replace(fake_row(d, s), distance_std=0.25) for d, s in ((1.115, 10), (1.5, 5))]  # apart by .535 and .92
+    *_, words = answer(wide, "FD-x", replace(floor, distance=0.58, distance_std=0.32))  # 2 standard errors are .81
+    assert words.startswith("1 of 2 rows is not told apart from 500 real images (0.58 +- 0.32) at this n: ddim eta=0")
+    assert "1.115 +- 0.25" in words and "as near" not in words
     (only,) = answer(rows[:1], "FD-x")
     assert only.endswith("which is the best.")
 

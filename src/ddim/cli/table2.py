@@ -9,12 +9,21 @@ import torch
 
 from ddim.uses import HEAD, Latents, Law, law
 
+COUPLED = (
+    "coupled: a step of DDIM could not be solved backwards there, so the coupled scheme carried the image, which is as "
+    "exact; its latent is two states"
+)
+
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """One number of steps by one method, over all images; MSE per dimension on the [0, 1] scale, PSNR in dB."""
+    """One number of steps by one method, over all images; MSE per dimension on the [0, 1] scale, PSNR in dB.
+
+    solved and coupled are shares of the images: whose steps were inverted, and which the coupled scheme carried.
+    """
 
     HEAD: ClassVar[tuple[str, ...]] = ("S", "method", "MSE [0,1]", "PSNR mean", "PSNR min", "solved", "NFE", *HEAD)
+    FILE_HEAD: ClassVar[tuple[str, ...]] = (*HEAD, "coupled")
 
     steps: int
     method: str
@@ -24,10 +33,16 @@ class Reconstruction:
     solved: float
     nfe: float
     law: Law
+    coupled: float
 
     def cells(self) -> list[str]:
         """As the table shows it."""
-        solved = "" if self.method in ("naive", "bdia") else f"{100 * self.solved:.1f}%"
+        if self.method == "naive":
+            solved = ""
+        elif self.coupled == 1:
+            solved = "coupled"
+        else:
+            solved = f"{100 * self.solved:.1f}%" + (", rest coupled" if self.coupled else "")
         return [
             str(self.steps), self.method, f"{self.mse:.2e}", f"{self.psnr:.1f}", f"{self.worst:.1f}", solved,
             f"{self.nfe:.0f}", *self.law.row(),
@@ -37,7 +52,17 @@ class Reconstruction:
         """As the CSV has it."""
         w = self.law
         measured = [w.mean, w.variance, w.norm, w.kurtosis, w.correlation]
-        return [self.steps, self.method, self.mse, self.psnr, self.worst, self.solved, self.nfe, *measured]
+        return [
+            self.steps,
+            self.method,
+            self.mse,
+            self.psnr,
+            self.worst,
+            self.solved,
+            self.nfe,
+            *measured,
+            self.coupled,
+        ]
 
 
 def row_of(latents: Latents) -> Reconstruction:
@@ -45,7 +70,9 @@ def row_of(latents: Latents) -> Reconstruction:
     found, steps = latents.certificate, len(latents.recipe.tau) - 1
     mse = 10 ** (-found.psnr / 10)  # on [0, 1] the peak is 1, and PSNR does not depend on the scale
     mean = mse.mean()
+    coupled = float(latents.coupled.double().mean())
+    solved = 1 - coupled if latents.recipe.method == "exact" else 1 - len(latents.unsolved) / len(latents)
     return Reconstruction(
         steps, latents.recipe.method, float(mean), float(-10 * torch.log10(mean)), float(found.psnr.min()),
-        1 - len(latents.unsolved) / len(latents), float(found.nfe.double().mean()) + steps, law(latents.x_T),
+        solved, float(found.nfe.double().mean()) + steps, law(latents.x_T), coupled,
     )  # fmt: skip

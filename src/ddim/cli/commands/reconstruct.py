@@ -64,8 +64,12 @@ class Command(
                     bar(len(rows))
         print(f"{len(x)} images of {self.data}, {self.model}, spacing {self.spacing}, {model.runs_in(self.precision)}")
         print(show.table(rows[0].HEAD, [row.cells() for row in rows]))
+        if any(row.method == "exact" and row.coupled for row in rows):
+            from ddim.cli.table2 import COUPLED
+
+            print(COUPLED)
         if self.out is not None:
-            show.save_csv(self.out / "reconstruct.csv", rows[0].HEAD, [row.numbers() for row in rows])
+            show.save_csv(self.out / "reconstruct.csv", rows[0].FILE_HEAD, [row.numbers() for row in rows])
             plot(self.out / "reconstruct.png", rows)
             print(f"{self.out / 'reconstruct.csv'}, {self.out / 'reconstruct.png'}")
 

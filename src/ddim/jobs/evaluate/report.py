@@ -148,9 +148,10 @@ STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:1200px;margin:2em auto;padding:0 1em;color:#1a1a1a;background:#fff}
 .answer{background:#eef4ea;border-left:4px solid #4a7a34;padding:.6em 1em}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px}
-td,th{padding:.2em .55em;text-align:right;border-bottom:1px solid #ddd}
+td,th{padding:.2em .5em;text-align:right;border-bottom:1px solid #ddd}
 .stamp td{text-align:left;word-break:break-all}.best{background:#eef4ea}.floor{font-style:italic}
-.wide{overflow-x:auto}.plots{display:flex;flex-wrap:wrap}.plots svg{max-width:560px;height:auto}
+.wide{overflow-x:auto;width:max-content;max-width:calc(100vw - 3em);margin-left:50%;transform:translateX(-50%)}
+.wide td{white-space:nowrap}.plots{display:flex;flex-wrap:wrap}.plots svg{max-width:560px;height:auto}
 .grids{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0}figcaption{font-size:13px}
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -144,7 +145,7 @@ def answer(rows: Sequence[Row], name: str, floor: Row | None = None) -> list[str
     """The plain answer, in sentences: the fewest calls within 5 % of the best, over all rows and for plain DDIM.
 
     Where the errors of the differences are wider than that, it says so and names the fewest not told apart from it;
-    and where rows are no farther from the reference than real images are (`floor`), it says that.
+    and which rows it does not tell apart from real images (`floor`).
     """
     best = min(rows, key=lambda r: r.distance)
     lines = [_fewest(rows, best, name, "Over all rows")]
@@ -159,14 +160,28 @@ def answer(rows: Sequence[Row], name: str, floor: Row | None = None) -> list[str
     plain = [r for r in rows if r.solver == "ddim" and r.eta == "0" and r.spacing != "tuned"]
     if plain and len(plain) < len(rows):
         lines.append(_fewest(plain, min(plain, key=lambda r: r.distance), name, "With plain DDIM (eta = 0)"))
-    if floor is not None and floor.distance_std is not None:
-        near = [r for r in rows if r.distance <= floor.distance + 2.0 * floor.distance_std]
-        if near:
-            lines.append(
-                f"{len(near)} of {len(rows)} rows are as near to the reference as {floor.n} real images are "
-                f"({floor.distance:.4g} +- {floor.distance_std:.2g}): {name} at this n has no more to say about those."
-            )
-    return lines
+    return lines + ([] if floor is None else _real(rows, floor))
+
+
+def _real(rows: Sequence[Row], floor: Row) -> list[str]:
+    """Which rows this n does not tell apart from real images: their difference is within two standard errors of it.
+
+    That says what was not seen, not that they are alike, so the farthest of them is named with its numbers.
+    """
+    error = floor.distance_std
+    if error is None:
+        return []
+    alike = [r for r in rows if r.distance <= floor.distance + 2.0 * math.hypot(r.distance_std or 0.0, error)]
+    if not alike:
+        return []
+    far = max(alike, key=lambda r: r.distance)
+    spread = f" +- {far.distance_std:.2g}" if far.distance_std is not None else ""
+    which = far.name if len(alike) == 1 else f"the farthest of them is {far.name}"
+    return [
+        f"{len(alike)} of {len(rows)} rows {'is' if len(alike) == 1 else 'are'} not told apart from {floor.n} real "
+        f"images ({floor.distance:.4g} +- {error:.2g}) at this n: {which}, {far.distance:.4g}{spread}. "
+        "A larger `n` would tell more."
+    ]
 
 
 def _fewest(rows: Sequence[Row], best: Row, name: str, where: str) -> str:
