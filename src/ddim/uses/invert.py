@@ -68,15 +68,12 @@ def encode(
     if method != "bdia":
         measured = _compare(job.down(work(x_T)).to(x_0.dtype), x_0)
     unsolved = ~(residual <= solver.tolerance)
-    coupled = torch.full((len(x_0),), method == "bdia")
-    if method == "exact":
-        coupled = unsolved | ~(measured[:, 0] >= PROMISED.get(x_0.dtype, 60.0))
+    broken = unsolved | ~(measured[:, 0] >= PROMISED.get(x_0.dtype, 60.0))
+    coupled = broken if method == "exact" else torch.full((len(x_0),), method == "bdia")
     rows = torch.nonzero(coupled).flatten()
     if len(rows) and len(tau) < 3 and method == "exact":
-        raise Refused(
-            f"{len(rows)} of {len(x_0)} images have no preimage in 1 step; the coupled scheme, which encodes every "
-            "image, needs at least 2 steps"
-        )
+        found = f"{len(rows)} of {len(x_0)} images have no preimage in 1 step"
+        raise Refused(f"{found}; the coupled scheme, which encodes every image, needs at least 2 steps")
     steps.plan(2 * (len(tau) - 1) if len(rows) and method == "exact" else 0)
     states = _coupled(job, rows, recipe.gamma, x_0, x_T, measured) if len(rows) else None
     nfe[rows] += len(tau) - 1
