@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ddim.cli.argv import main
-from ddim.jobs.bench import matmul_flops, switch_sets
+from ddim.jobs.bench import switch_sets
 
 
 def bench(capsys, *args):
@@ -37,8 +37,3 @@ def test_the_exported_model_beside_the_switches(capsys, tiny_folder):
 def test_what_makes_no_sense_is_refused(capsys, tiny_folder):
     code, said = bench(capsys, tiny_folder, "--repeats", 0)
     assert code == 2 and "--repeats must be at least 1" in said.err
-
-
-def test_the_matrix_product_counts_two_operations_a_term(monkeypatch):
-    monkeypatch.setattr("ddim.jobs.bench._seconds", lambda run, device: 2.0)
-    assert matmul_flops(torch.float32, torch.device("cpu"), size=10, repeats=1) == 2 * 10**3 / 2.0
