@@ -77,3 +77,15 @@ def test_decay_zero_follows_the_weights():
     net.w.data.fill_(3.0)
     ema.update(net)
     assert ema.shadow["w"].tolist() == [3.0, 3.0]
+
+
+def test_the_average_is_given_for_good():
+    network = torch.nn.Linear(2, 1)
+    ema = Ema(network, decay=0.5)
+    before = {n: p.detach().clone() for n, p in network.named_parameters()}
+    with torch.no_grad():
+        network.weight.add_(8.0)
+    ema.update(network)  # d = min(0.5, 1/10): the average goes 0.9 of the way
+    ema.copy_to(network)
+    torch.testing.assert_close(network.weight.detach(), before["weight"] + 7.2)
+    torch.testing.assert_close(network.bias.detach(), before["bias"])

@@ -1,8 +1,10 @@
 """Images to train and evaluate on: any source, checked once, decoded once, then read by index."""
 
-from ddim.data.batches import Batch, Batches
+from ddim.data.batches import Batch, Batches, TensorBatches
 from ddim.data.cache import Images, Report, open_images
 from ddim.data.few import few_images
 from ddim.data.sources import Source, open_source
 
-__all__ = ["Batch", "Batches", "Images", "Report", "Source", "few_images", "open_images", "open_source"]
+__all__ = [
+    "Batch", "Batches", "Images", "Report", "Source", "TensorBatches", "few_images", "open_images", "open_source",
+]  # fmt: skip

@@ -26,6 +26,60 @@ class Batch(NamedTuple):
     label: Tensor | None
 
 
+class Order:
+    """Which of `count` items make up the batch of a step: epoch after epoch, each in an order of its own.
+
+    Raises:
+        Refused: batch_size below 1, or no items.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        if batch_size < 1:
+            raise Refused(f"the batch size must be at least 1, got {batch_size}")
+        if count < 1:
+            raise Refused("there is nothing to make batches of")
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self._kept: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    def __call__(self, step: int) -> npt.NDArray[np.int64]:
+        """Places int64 (B,) of the batch of this step."""
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs, within = np.divmod(places, self.count)
+        out = np.empty(self.batch_size, np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            out[here] = self._permutation(int(epoch))[within[here]]
+        return out
+
+    def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
+        if self._kept[0] != epoch:
+            self._kept = (epoch, generator(self.seed, "order", epoch).permutation(self.count))
+        return self._kept[1]
+
+
+class TensorBatches:
+    """batch_at(step, rows) of tensors of one's own, of any shape, in the order in which `Batches` takes images.
+
+    Args:
+        x0: clean items (N, *), in the numbers the network sees.
+        batch_size: B, items of one optimizer step.
+        seed: decides the order.
+        label: their classes, int64 (N,), or None.
+
+    Raises:
+        Refused: B below 1; no items; another number of labels.
+    """
+
+    def __init__(self, x0: Tensor, batch_size: int, seed: int = 0, *, label: Tensor | None = None) -> None:
+        if label is not None and len(label) != len(x0):
+            raise Refused(f"{len(x0)} items, but {len(label)} labels")
+        self.x0, self.label, self.order = x0, label, Order(len(x0), batch_size, seed)
+
+    def __call__(self, step: int, rows: slice = slice(None)) -> Batch:
+        index = torch.from_numpy(self.order(step)[rows])
+        return Batch(self.x0[index], None if self.label is None else self.label[index])
+
+
 class Batches:
     """batch_at(step, rows) -> rows of the batch of that step.
 
@@ -43,27 +97,14 @@ class Batches:
     def __init__(
         self, images: Images, batch_size: int, seed: int, *, flip: bool = False, labelled: bool = True
     ) -> None:
-        if batch_size < 1:
-            raise Refused(f"the batch size must be at least 1, got {batch_size}")
         if labelled and images.labels is None:
             raise Refused(f"{images.report.source} has no classes: labels need a folder per class or a label column")
         self.images, self.batch_size, self.seed, self.flip, self.labelled = images, batch_size, seed, flip, labelled
-        self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+        self._order = Order(len(images), batch_size, seed)
 
     def indices(self, step: int) -> npt.NDArray[np.int64]:
         """Which images make up the batch of this step, int64 (B,)."""
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs, within = np.divmod(places, len(self.images))
-        out = np.empty(self.batch_size, np.int64)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            out[here] = self._permutation(int(epoch))[within[here]]
-        return out
-
-    def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
-        if self._order[0] != epoch:
-            self._order = (epoch, generator(self.seed, "order", epoch).permutation(len(self.images)))
-        return self._order[1]
+        return self._order(step)
 
     def __call__(self, step: int, rows: slice = slice(None)) -> Batch:
         index = self.indices(step)[rows]

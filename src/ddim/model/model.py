@@ -53,7 +53,8 @@ class Model(Ready):
         Raises:
             Refused: a network that is no torch.nn.Module, or facts that contradict one another.
         """
-        return cls(own_checkpoint(network, schedule, **facts))
+        made = cls(own_checkpoint(network, schedule, **facts))
+        return made.to(next((p.device for p in network.parameters()), made.device))
 
     def tau(
         self, steps: int | None = 20, spacing: str | Sequence[int] = "uniform", *, solver: str = "ddim"

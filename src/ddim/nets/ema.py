@@ -40,6 +40,10 @@ class Ema:
         torch._foreach_lerp_(list(self.shadow.values()), [weights[n].detach().float() for n in self.shadow], rate)
         self.updates += 1
 
+    def copy_to(self, network: nn.Module) -> None:
+        """Give the network the averaged weights for good."""
+        _copy(self.shadow, dict(network.named_parameters()))
+
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:
         """Inside, the network has the averaged weights; afterwards its own again, bit for bit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from ddim.denoise import zero_based
 from ddim.engine import training_attention
 from ddim.jobs.train.recipe import Recipe
 from ddim.jobs.train.state import TrainState
-from ddim.nets import DiffusersNetwork
 from ddim.process import Objective, Schedule, diffuse
 
 
@@ -30,18 +29,23 @@ class Draws(NamedTuple):
 class Denoising:
     """DDPM's loss: mean over the batch of weight(t) |network(x_t, t - 1, label) - target|^2.
 
-    x_t = signal x0 + noise eps, t uniform in 1..T (DDPM, arXiv 2006.11239, eq. 14 and algorithm 1); a label is replaced
-    by the null label at the rate `label_dropout`, where the network has one.
+    x_t = signal x0 + noise eps, t uniform in 1..T (DDPM, arXiv 2006.11239, eq. 14 and algorithm 1). The network is any
+    module that `Model.from_network` takes; it is called without a label where the batch has none. A label is replaced
+    by the null label at the rate `label_dropout`, where there is one.
+
+    Args:
+        null_label: the label that means "any class"; default: the network's own `null_label`, if it has one.
     """
 
     objective: Objective
     schedule: Schedule
     label_dropout: float = 0.0
+    null_label: int | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Denoising:
+    def of(cls, recipe: Recipe, null_label: int | None = None) -> Denoising:
         """The loss of a recipe."""
-        return cls(recipe.objective(), recipe.noise_schedule(), recipe.label_dropout)
+        return cls(recipe.objective(), recipe.noise_schedule(), recipe.label_dropout, null_label)
 
     def draw(self, g: np.random.Generator, n: int, shape: tuple[int, ...]) -> Draws:
         """See `Loss.draw`."""
@@ -50,14 +54,20 @@ class Denoising:
         eps = g.standard_normal((n, *shape), dtype="float32")
         return Draws(torch.from_numpy(t), torch.from_numpy(eps), torch.from_numpy(dropped))
 
-    def __call__(self, state: TrainState[DiffusersNetwork], batch: Batch, draws: Draws) -> Tensor:
+    def __call__(self, state: TrainState[Any], batch: Batch, draws: Draws) -> Tensor:
         """The mean over these rows."""
         device = state.accelerator.device
         x0, eps, t = batch.x0.to(device), draws.eps.to(device), draws.t
-        label, null = batch.label, state.unwrapped.null_label
-        if label is not None and null is not None:
-            label = torch.where(draws.dropped, torch.full_like(label, null), label).to(device)
+        label = self._dropped(batch.label, draws, getattr(state.unwrapped, "null_label", None))
+        asked = () if label is None else (label.to(device),)
         x_t = diffuse(x0, eps, t, self.schedule)
         with training_attention(device):
-            out = state.network(x_t, zero_based(t).to(device), label)
+            said = state.network(x_t, zero_based(t).to(device), *asked)
+        out = said if isinstance(said, Tensor) else said.sample
         return self.objective.losses(out, x0, eps, t, self.schedule).mean()
+
+    def _dropped(self, label: Tensor | None, draws: Draws, own: int | None) -> Tensor | None:
+        null = own if self.null_label is None else self.null_label
+        if label is None or null is None:
+            return label
+        return torch.where(draws.dropped, torch.full_like(label, null), label)
