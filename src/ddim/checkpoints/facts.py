@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ddim.checkpoints.settings import MAX_SIDE, is_number, is_whole
-from ddim.process import PARAMETERISATIONS, SPACINGS
+from ddim.process import SPACINGS
 from ddim.refused import Refused
 
 Read = Callable[[Any], Any]  # a JSON value as the fact, or None where it is no such fact
+PREDICTIONS = ("eps", "x0", "v")  # what networks of these files were seen to return
 
 
 def checked(facts: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -106,7 +107,7 @@ RULES: dict[str, tuple[str, Read]] = {
     "labels": ("a list of names", _names),
     "notes": ("a list of sentences", lambda v: _list(v, lambda n: isinstance(n, str))),
     "alpha_bar": ("a list of finite numbers", lambda v: _list(v, is_number)),
-    "prediction": (f"one of {', '.join(PARAMETERISATIONS)}", _only(lambda v: v in tuple(PARAMETERISATIONS))),
+    "prediction": (f"one of {', '.join(PREDICTIONS)}", _only(lambda v: v in PREDICTIONS)),
     "spacing": (f"one of {', '.join(SPACINGS)}", _only(lambda v: v in SPACINGS)),
     "variance_type": ("a word", _only(lambda v: isinstance(v, str))),
     "learned_variance": FLAG,

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddim.checkpoints.facts import PREDICTIONS
 from ddim.checkpoints.probe.readings import AXES, RANGES, REMEDIES, Reading, Tried, Verdict, nearest, schedules
 from ddim.checkpoints.record import Checkpoint
 from ddim.nets import DiffusersNetwork
@@ -111,7 +112,7 @@ class _Bench:
         if axis == "schedule":
             return list(self.schedules)
         if axis == "prediction":
-            return list(PARAMETERISATIONS)
+            return list(PREDICTIONS)
         if axis == "time scale":
             scales = [own, 1.0, 1000.0 / T, 4.0, 0.25, 1.0 / T]
             return [own] if self.is_table or self.is_exported else list(dict.fromkeys(round(s, 9) for s in scales))
@@ -143,12 +144,12 @@ class _Bench:
         x0 = (x0 + 1) / 2 * (high - low) + low
         gain = ((high - low) / 2) ** 2  # a narrower range has less signal at the same alpha_bar
         times = [t for t in FIRST if t <= schedule.T] if first else [nearest(schedule, a, gain) for a in LEVELS]
-        logs: dict[str, list[Tensor]] = {name: [] for name in PARAMETERISATIONS}
+        logs: dict[str, list[Tensor]] = {name: [] for name in PREDICTIONS}
         for t in times:
             at = schedule.at(t)
             out = self._network(at.signal * x0 + at.noise * self.eps, t, reading)
             x_t = at.signal * x0 + at.noise * self.eps
-            for name in PARAMETERISATIONS:
+            for name in PREDICTIONS:
                 logs[name].append(self._log_error(name, out, x_t, at))
         return {name: torch.stack(values).mean(0).double().cpu() for name, values in logs.items()}
 
@@ -212,7 +213,7 @@ class _Bench:
 
     def best_of(self, readings: list[Reading]) -> Reading:
         """The smallest error among these, under any prediction (that costs nothing: the answers are kept)."""
-        every = [replace(r, prediction=name) for r in readings for name in PARAMETERISATIONS]
+        every = [replace(r, prediction=name) for r in readings for name in PREDICTIONS]
         return min(every, key=lambda r: float(self.score(r, "schedule").mean()))
 
     def report(self, best: Reading) -> Verdict:
