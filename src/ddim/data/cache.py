@@ -22,10 +22,11 @@ from PIL import Image
 from ddim.data.room import BUILD, new_array
 from ddim.data.sources import Source, open_source
 from ddim.files import sweep, whole_folder, write_text
-from ddim.pixels import Fit, Pixels, as_pixels, fitted, open_image
+from ddim.pixels import Fit, Pixels, as_pixels, fitted, open_image, show
 from ddim.refused import Refused
 
 FORMAT = 2  # raise when what is stored changes
+SHOWN, COLUMNS = 32, 8  # in a notebook
 PIXELS, LABELS, REPORT = "pixels.npy", "labels.npy", "report.json"
 
 
@@ -62,7 +63,7 @@ def _most(counts: dict[str, int], n: int = 5) -> str:
     return ", ".join(shown) + (f" and {len(counts) - n} more" if len(counts) > n else "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Images:
     """A checked data set: pixels uint8 (N, H, W, C) memory-mapped, labels int64 (N,) or None."""
 
@@ -73,6 +74,15 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def __repr__(self) -> str:
+        classes = "" if self.class_names is None else f", {len(self.class_names)} classes"
+        return f"Images({self.report.lines()[0]}{classes})"
+
+    def _repr_html_(self) -> str:
+        """The first of them: what a notebook shows."""
+        first = np.ascontiguousarray(self.pixels[:SHOWN])
+        return show(first, COLUMNS, words=f"{self!r}, the first {len(first)}")._repr_html_()
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,7 +44,8 @@ class Sampler:
     recipe: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{k}={v!r}" for k, v in self.recipe.items() if k in ("solver", "eta", "label", "guidance"))
+        names = ("solver", "eta", "label", "conditions", "guidance")
+        told = ", ".join(f"{name}={reprlib.repr(self.recipe[name])}" for name in names if name in self.recipe)
         return f"Sampler({len(self.tau) - 1} steps, {told})"
 
     @property

@@ -14,11 +14,13 @@ from ddim.pixels.pictures import (
     save_png,
     to_uint8,
 )
+from ddim.pixels.shown import Pictures, show
 from ddim.pixels.space import PixelSpace, Space
 
 __all__ = [
     "SUFFIXES",
     "Fit",
+    "Pictures",
     "PixelSpace",
     "Pixels",
     "Space",
@@ -30,5 +32,6 @@ __all__ = [
     "open_image",
     "read_image",
     "save_png",
+    "show",
     "to_uint8",
 ]

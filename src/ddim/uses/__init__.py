@@ -1,9 +1,10 @@
 """What the walk is for: latents and back, paths between latents, edits, agreement, the search for times."""
 
 from ddim.uses.agreement import Distance, same_latents
+from ddim.uses.certificate import Certificate, LatentRecipe
 from ddim.uses.edit import along, by_label, by_strength, direction, inpaint, partial_tau
 from ddim.uses.invert import decode, described, encode
-from ddim.uses.latents import Certificate, LatentRecipe, Latents
+from ddim.uses.latents import Latents
 from ddim.uses.normality import HEAD, Law, law
 from ddim.uses.paths import RULES, ddpm_interpolation, lerp, path, path_grid, rule_named, slerp, vp_lerp
 from ddim.uses.roads import METHODS, Method, Tell

@@ -19,7 +19,8 @@ from torch import Tensor
 from ddim.denoise import NONE, Conditions, Denoiser, bound, labels
 from ddim.refused import Refused
 from ddim.solve import Implicit, gamma_for
-from ddim.uses.latents import Certificate, LatentRecipe, Latents
+from ddim.uses.certificate import Certificate, LatentRecipe
+from ddim.uses.latents import Latents
 from ddim.uses.roads import METHODS, Job, Method, Steps, Tell, walked
 
 PROMISED = {torch.float64: 120.0}  # dB of the round trip below which `exact` does not trust a solve; else 60

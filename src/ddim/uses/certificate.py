@@ -1,0 +1,86 @@
+"""How latents were made, and what was measured of every image."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LatentRecipe:
+    """What must be the same when decoding, for decode to return the image.
+
+    Attributes:
+        tau: the times, falling.
+        method: "naive", "implicit", "bdia" or "exact".
+        model: digest of the schedule and of the network's weights.
+        conditions: label, guidance and the like, as JSON values.
+        gamma: of the coupled scheme.
+        tolerance: of the implicit solve.
+    """
+
+    tau: tuple[Any, ...]
+    method: str
+    model: str
+    conditions: dict[str, Any]
+    gamma: float
+    tolerance: float
+
+    def differences(self, tau: Sequence[Any], model: str, conditions: dict[str, Any]) -> list[str]:
+        """What another recipe changes, in words; empty when it decodes what this one encoded."""
+        found = []
+        if tuple(tau) != self.tau:
+            found.append(f"tau has {len(tau) - 1} steps from {tau[0]}, not {len(self.tau) - 1} from {self.tau[0]}")
+            if len(tau) == len(self.tau):
+                at = next(i for i, (a, b) in enumerate(zip(tau, self.tau, strict=True)) if a != b)
+                found[-1] = f"tau visits {tau[at]} where encoding visited {self.tau[at]}"
+        if model != self.model:
+            found.append("another network or schedule")
+        for name in sorted({*conditions, *self.conditions}):
+            if conditions.get(name) != self.conditions.get(name):
+                was, now = self.conditions.get(name), conditions.get(name)
+                found.append(f"{name} {_short(now)} instead of {_short(was)}")
+        return found
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Certificate:
+    """What was measured on every image; all (B,) on the CPU.
+
+    Attributes:
+        residual: worst |x_t - DDIM's step from x_s| over the steps, float64; nan where nothing was solved.
+        psnr: of decode(encode(x)) against x, in dB, peak to peak 2, float64; inf when equal.
+        max_error: the largest |decode(encode(x)) - x|, float64.
+        nfe: network rows that encoding spent, int64 (the decoding that measures psnr costs S more).
+    """
+
+    residual: Tensor
+    psnr: Tensor
+    max_error: Tensor
+    nfe: Tensor
+
+    def scaled(self, unit: float) -> Certificate:
+        """The same errors in units 1 / `unit` as large."""
+        psnr = self.psnr - 20.0 * math.log10(unit)
+        return Certificate(self.residual, psnr, self.max_error * unit, self.nfe)
+
+    def __repr__(self) -> str:
+        if not len(self.psnr):
+            return "no images"
+        solved = self.residual[~self.residual.isnan()]
+        worst = f"{float(solved.max()):.1e}" if len(solved) else "none"
+        return (
+            f"{len(self.psnr)} images: round trip at least {float(self.psnr.min()):.1f} dB, "
+            f"largest error {float(self.max_error.max()):.1e}, worst residual {worst}, "
+            f"{float(self.nfe.double().mean()):.1f} NFE an image"
+        )
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
