@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "interpolate": "walk between two or more images or seeds",
     "edit": "change an image by strength, mask, label or direction",
     "evaluate": "quality against steps, eta and solver: a report",
+    "measure": "the quality of images that exist already, by the measures of evaluate",
     "tune": "find the best times for this model under a budget of calls",
     "bench": "what each engine switch buys on this machine",
     "demo": "the bundled model at 5, 10, 20, 50 steps beside 1000-step DDPM, in one picture",

@@ -93,8 +93,13 @@ def _folder(root: Path, wanted: bool) -> Source:
 
 def _image_files(root: Path, paths: Iterable[Path]) -> list[Path]:
     """Those that are images, and neither hidden nor below a hidden folder (thumbnails, versions)."""
-    images = (p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file())
+    images = (p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file() and not _is_overview(p))
     return sorted(p for p in images if not any(part[0] == "." for part in p.relative_to(root).parts))
+
+
+def _is_overview(path: Path) -> bool:
+    """Whether it is the grid of all the others that a job of ours put beside them."""
+    return path.name == "grid.png" and (path.parent / "recipe.json").is_file()
 
 
 def _parquet(root: Path, files: Sequence[Path], wanted: bool) -> Source:

@@ -4,7 +4,7 @@ from ddim.jobs.evaluate.cells import Cell, make, real, split, stamp_of, table_of
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.report import heads, table_cells, write_report
 from ddim.jobs.evaluate.scoring import Reference, Row, answer, compared
-from ddim.jobs.evaluate.whole import Measured, RealSets, cell_named, measure_cells, stamp_of_run
+from ddim.jobs.evaluate.whole import Measured, RealSets, cell_named, judged, measure_cells, measure_images, stamp_of_run
 
 __all__ = [
     "Cell",
@@ -17,8 +17,10 @@ __all__ = [
     "cell_named",
     "compared",
     "heads",
+    "judged",
     "make",
     "measure_cells",
+    "measure_images",
     "real",
     "split",
     "stamp_of",

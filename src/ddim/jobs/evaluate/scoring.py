@@ -160,10 +160,10 @@ def answer(rows: Sequence[Row], name: str, floor: Row | None = None) -> list[str
     plain = [r for r in rows if r.solver == "ddim" and r.eta == "0" and r.spacing != "tuned"]
     if plain and len(plain) < len(rows):
         lines.append(_fewest(plain, min(plain, key=lambda r: r.distance), name, "With plain DDIM (eta = 0)"))
-    return lines + ([] if floor is None else _real(rows, floor))
+    return lines + ([] if floor is None else against_real(rows, floor))
 
 
-def _real(rows: Sequence[Row], floor: Row) -> list[str]:
+def against_real(rows: Sequence[Row], floor: Row) -> list[str]:
     """Which rows this n does not tell apart from real images: their difference is within two standard errors of it.
 
     That says what was not seen, not that they are alike, so the farthest of them is named with its numbers.

@@ -15,7 +15,7 @@ from ddim.data import Images
 from ddim.files import VERSION, digest
 from ddim.jobs.evaluate.cells import Cell, make, real, split, stamp_of
 from ddim.jobs.evaluate.measured import Made
-from ddim.jobs.evaluate.scoring import Reference, Row, compared
+from ddim.jobs.evaluate.scoring import Reference, Row, against_real, compared
 from ddim.metrics import Extractor
 from ddim.model import Model, Sampler
 from ddim.refused import Refused
@@ -95,6 +95,43 @@ def measure_cells(
     labels = [s % reference.classes for s in seeds] if known and reference.classes else None
     rows = compared({cell: reference.row(made[cell], cell, labels) for cell in samplers}, made)
     return Measured(rows, floor, {cell: made[cell] for cell in samplers})
+
+
+def measure_images(
+    images: Images, data: RealSets, look: Extractor, *, batch_size: int, folder: Path, tell: Callable[[int, str], None]
+) -> tuple[Row, Row]:
+    """The rows of images that exist already and of as many real ones, both beside the reference.
+
+    Args:
+        images: as many of them as the floor has are measured, chosen at random.
+        tell: hears how many images of all sets are done.
+
+    Raises:
+        Refused: fewer images than the floor has.
+    """
+    work: dict[str, Any] = {"extractor": look, "batch_size": batch_size, "folder": folder}
+    own, done = split(images, len(data.floor), 0)[1], 0
+    found = []
+    for which, places in ((data.own, data.reference), (data.held, data.floor), (images, own)):
+        found.append(_last(real(which, places, **work), tell, done))
+        done += len(places)
+    reference = Reference(found[0])
+    floor = reference.row(found[1], None, None, "real, held out")
+    return reference.row(found[2], None, None, images.report.source), floor
+
+
+def judged(row: Row, floor: Row, name: str) -> str:
+    """Whether the distance tells these images from real ones, in a sentence; by the rule of `answer`."""
+    found = f"{name} {row.distance:.4g}{_error(row)}, and {floor.distance:.4g}{_error(floor)} of {floor.n} real images"
+    if floor.distance_std is None:
+        return f"{found}; features this long have no error to tell them apart by."
+    if against_real([row], floor):
+        return f"{found}: not told apart from real images at this n. A larger `n` would tell more."
+    return f"{found}: told apart from real images."
+
+
+def _error(row: Row) -> str:
+    return "" if row.distance_std is None else f" +- {row.distance_std:.2g}"
 
 
 def stamp_of_run(model: Model, sampler: Sampler, look: Extractor, batch_size: int) -> dict[str, Any]:
