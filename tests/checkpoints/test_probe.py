@@ -3,6 +3,7 @@ mislabelled checkpoint is that network with one fact told wrongly, or behind a m
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 import ddim
 from ddim.checkpoints import Checkpoint, Verdict, open_checkpoint, probe_checkpoint, save_checkpoint
+from ddim.checkpoints.probe.readings import Reading
+from ddim.checkpoints.probe.remedies import remedy
+from ddim.cli.commands.import_ import merged
 from ddim.engine import Exported
 from ddim.nets import DiffusersNetwork, torch_randomness
 from ddim.process import diffuse, generator, noise
@@ -108,8 +112,68 @@ def test_one_fact_told_wrongly(true: Checkpoint, mislabel: dict[str, object], ax
         and f"{axis} {answer}" in report.warnings[0]
         and "as the file says" in report.warnings[0]
     )
-    if axis == "prediction":
-        assert "prediction_type" in report.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("mislabel", "setting"),
+    [
+        ({"prediction": "v"}, "prediction_type=epsilon"),
+        (
+            {"schedule": ddim.Schedule.cosine(T)},
+            "beta_schedule=linear beta_start=0.001 beta_end=0.2 trained_betas=null",
+        ),
+        ({"data_range": (0.0, 1.0)}, "data_range=[-1,1]"),
+    ],
+)
+def test_the_setting_in_a_warning_typed_as_it_stands(true: Checkpoint, mislabel, setting: str, tmp_path) -> None:
+    save_checkpoint(tmp_path / "m", dataclasses.replace(true, **mislabel))
+    (warning,) = probe_checkpoint(open_checkpoint(tmp_path / "m"), IMAGES).warnings
+    assert warning.rpartition("setting")[2].removeprefix("s").strip() == setting
+    mended = open_checkpoint(tmp_path / "m", config=merged({}, tuple(setting.split())))
+    assert probe_checkpoint(mended, IMAGES).fits
+
+
+READING = Reading("as given", "eps", 1.0, 0, "-1..1", "RGB")
+GOLDEN = Path(__file__).parents[1] / "data/golden"
+
+
+@pytest.mark.parametrize(
+    ("file", "config", "axis", "best", "right"),
+    [
+        ("guided-diffusion/adm-legacy-attention/ema_0.9999_000100.pt", {"image_size": 16, "num_heads": 2}, *more)
+        for more in (
+            ("schedule", {"schedule": "cosine"}, lambda k: k.schedule == ddim.Schedule.cosine(1000)),
+            ("prediction", {"prediction": "x0"}, lambda k: k.prediction == "x0"),
+        )
+    ]
+    + [
+        ("ermongroup/ckpt/ckpt.pth", {"data": {"image_size": 16}}, *more)
+        for more in (
+            ("schedule", {"schedule": "linear"}, lambda k: k.schedule == ddim.Schedule.linear(1000)),
+            ("schedule", {"schedule": "scaled_linear"},
+             lambda k: k.schedule == ddim.Schedule.scaled_linear(1000, beta_start=0.00085, beta_end=0.012)),
+            ("data range", {"data_range": "0..1"}, lambda k: k.data_range == (0.0, 1.0)),
+        )
+    ]
+    + [
+        ("lucidrains/pred-v-sigmoid/model-1.pt", {"diffusion": {"image_size": 16}}, "prediction", {"prediction": "x0"},
+         lambda k: k.prediction == "x0"),
+    ],
+)  # fmt: skip
+def test_every_familys_settings(file: str, config, axis: str, best, right) -> None:
+    family = {"guided-diffusion": "openai"}.get(file.split("/")[0], file.split("/")[0])
+    told = remedy(family, axis, dataclasses.replace(READING, **best), 1000)
+    assert told is not None and right(open_checkpoint(GOLDEN / file, config=merged(config, tuple(told.split()))))
+
+
+def test_what_no_setting_says_has_no_remedy() -> None:
+    rescaled = dataclasses.replace(READING, time_scale=1000 / 430)
+    assert remedy("openai", "time scale", rescaled, 430) == "rescale_timesteps=true"
+    assert remedy("openai", "time scale", READING, 430) == "rescale_timesteps=false"
+    assert remedy("openai", "time scale", dataclasses.replace(READING, time_scale=3.0), 430) is None
+    assert remedy("openai", "prediction", dataclasses.replace(READING, prediction="v"), 430) is None
+    assert remedy("ermongroup", "schedule", dataclasses.replace(READING, schedule="cosine"), 1000) is None
+    assert remedy("ermongroup", "channel order", READING, 1000) is None
 
 
 def test_channels_the_other_way_round(true: Checkpoint) -> None:

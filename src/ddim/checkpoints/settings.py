@@ -38,6 +38,7 @@ def read_settings(config: Mapping[str, Any] | str | Path | None) -> dict[str, An
     if config is None:
         return {}
     if isinstance(config, Mapping):
+        _refuse_placeholders(config)
         return dict(config)
     path = Path(config)
     if path.stat().st_size > MAX_JSON:
@@ -45,7 +46,17 @@ def read_settings(config: Mapping[str, Any] | str | Path | None) -> dict[str, An
     value = parsed(path.read_bytes(), str(path))
     if not isinstance(value, dict):
         raise Refused(f"{path} must hold settings, one 'name: value' a line")
+    _refuse_placeholders(value)
     return value
+
+
+def _refuse_placeholders(settings: Mapping[str, Any]) -> None:
+    """Hints say NAME=<side> where nobody but the user knows; copied as it stands it must make nothing."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            _refuse_placeholders(value)
+        elif isinstance(value, str) and re.fullmatch(r"<[^<>]*>", value.strip()):
+            raise Refused(f"{name}={value} is a placeholder: put what it stands for in its place")
 
 
 def parsed(text: str | bytes, where: str) -> Any:

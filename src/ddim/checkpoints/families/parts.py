@@ -38,6 +38,9 @@ class Parts:
         """The network built and the facts beside it."""
         size = self.config["sample_size"]
         h, w = (size, size) if isinstance(size, int) else size
+        levels = len(self.config.get("block_out_channels") or self.config.get("dim_mults") or (1,))
+        if h % 2 ** (levels - 1) or w % 2 ** (levels - 1):
+            raise Refused(f"{path} halves its images {levels - 1} times, so {h}x{w} is not their size")
         channels, out = self.config["in_channels"], self.config["out_channels"]
         if out not in (channels, 2 * channels):
             raise Refused(

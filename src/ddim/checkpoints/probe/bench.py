@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ddim.checkpoints.facts import PREDICTIONS
-from ddim.checkpoints.probe.readings import AXES, RANGES, REMEDIES, Reading, Tried, Verdict, nearest, schedules
+from ddim.checkpoints.probe.readings import AXES, RANGES, Reading, Tried, Verdict, nearest, schedules
+from ddim.checkpoints.probe.remedies import remedy
 from ddim.checkpoints.record import Checkpoint
 from ddim.nets import DiffusersNetwork
 from ddim.process import PARAMETERISATIONS, Level, noise
@@ -231,9 +232,8 @@ class _Bench:
         return Verdict(tuple(rows), self.said, best, tuple(warnings), len(self.images))
 
     def _warning(self, axis: str, best: Reading, good: Tensor, bad: Tensor) -> str:
-        family = self.checkpoint.family if self.checkpoint.family != "ddim" else "diffusers"
-        remedy = REMEDIES.get((family, axis))
-        fix = f"; read it with the setting {remedy}" if remedy else ""
+        told = remedy(self.checkpoint.family, axis, best, self.checkpoint.schedule.T)
+        fix = f"; read it with the setting{'s' * (' ' in told)} {told}" if told else ""
         return (
             f"the weights fit {axis} {best.option(axis)} (error {math.exp(float(good.mean())):.3g}), not "
             f"{self.said.option(axis)} (error {math.exp(float(bad.mean())):.3g}) as the file says{fix}"

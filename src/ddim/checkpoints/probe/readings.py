@@ -13,18 +13,6 @@ from ddim.process import Schedule
 
 RANGES = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0)}
 AXES = ("schedule", "prediction", "time scale", "time offset", "data range", "channel order")
-REMEDIES = {
-    ("diffusers", "schedule"): "beta_schedule=...",
-    ("diffusers", "prediction"): "prediction_type={epsilon,sample,v_prediction}",
-    ("diffusers", "data range"): "data_range=[low,high]",
-    ("ermongroup", "schedule"): "diffusion.beta_schedule=...",
-    ("ermongroup", "data range"): "data.rescaled={true,false}",
-    ("openai", "schedule"): "noise_schedule={linear,cosine}",
-    ("openai", "prediction"): "predict_xstart={true,false}",
-    ("openai", "time scale"): "rescale_timesteps={true,false} or diffusion_steps=T",
-    ("lucidrains", "schedule"): "diffusion.beta_schedule={linear,cosine,sigmoid}",
-    ("lucidrains", "prediction"): "diffusion.objective={pred_noise,pred_x0,pred_v}",
-}
 
 
 @dataclass(frozen=True)

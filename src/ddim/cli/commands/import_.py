@@ -19,7 +19,7 @@ class Command(options.Foreign, options.NewFolder):
     source: tyro.conf.Positional[str]
     """The checkpoint: a file, a diffusers folder, or a hub id."""
     set: tuple[str, ...] = ()
-    """Single settings in the peer's names, NAME=VALUE; dots go into sections: diffusion.image_size=64."""
+    """Single settings in the peer's names, NAME=VALUE; dots go into sections: diffusion.timesteps=1000."""
     data: str | None = None
     """Real images like those it was trained on; with them the import checks its reading."""
 

@@ -6,6 +6,7 @@ one attention head; downsampling pads right and bottom only; the EMA is the last
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,20 @@ import torch
 from torch import Tensor
 
 from ddim.checkpoints.families.parts import Parts
+from ddim.checkpoints.families.sides import listed, refuse_misfit, sides_of
 from ddim.checkpoints.families.translate import Translation, sized, state_dict
-from ddim.checkpoints.settings import MAX_SIDE, agree, choice, flag, fraction, known_only, number, section, whole
+from ddim.checkpoints.settings import (
+    MAX_SIDE,
+    agree,
+    choice,
+    flag,
+    fraction,
+    is_whole,
+    known_only,
+    number,
+    section,
+    whole,
+)
 from ddim.process import Schedule
 from ddim.refused import Refused
 
@@ -35,6 +48,8 @@ KNOWN = {  # what its YAML files (and those of the programs grown from it) have;
     "diffusion": ("beta_schedule", "beta_start", "beta_end", "num_diffusion_timesteps"),
 }  # fmt: skip
 SECTIONS = (*KNOWN, "training", "sampling", "optim")  # how it was trained and how it sampled: passed over whole
+PUBLISHED = (16,)  # where every published network has its attention
+SIDES = {4: 32, 5: 64, 6: 256}  # their images by levels: CIFAR-10, CelebA, LSUN
 SCHEDULES = ("linear", "quad", "const", "jsd", "sigmoid")
 
 
@@ -67,11 +82,7 @@ def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
     config = _network(state, given, where, notes)
     if flag(given, "data.logit_transform", False, where=where):
         raise Refused(f"{where} was trained on logits of pixels (logit_transform), which is not supported")
-    if given.get("data.image_size") is None:
-        size = _size(config)
-        notes.append(f"image size is not in the file: assumed {size} x {size}")
-    else:
-        size = whole(given, "data.image_size", 0, MAX_SIDE, where=where)
+    size = _size(given, config, where, notes)
     low = -1.0 if flag(given, "data.rescaled", True, where=where) else 0.0
     schedule = _schedule(given, where, notes)
     return Parts(
@@ -147,9 +158,29 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
     return n
 
 
-def _size(config: Mapping[str, Any]) -> int:
-    """The sizes of the published networks: 4 levels 32 (CIFAR-10), 5 levels 64 (CelebA), 6 levels 256 (LSUN)."""
-    return {4: 32, 5: 64, 6: 256}.get(len(config["block_out_channels"]), 32)
+def _size(given: Mapping[str, Any], config: Mapping[str, Any], where: str, notes: list[str]) -> int:
+    """The side: given, told by attn_resolutions, or that of the published network of as many levels.
+
+    Raises:
+        Refused: not told by anything; or a side at which attn_resolutions are not the weights' levels.
+    """
+    attention = [kind == "AttnDownBlock2D" for kind in config["down_block_types"]]
+    at = given.get("model.attn_resolutions")
+    if at is not None and not (isinstance(at, (list, tuple)) and all(is_whole(r, 1, MAX_SIDE) for r in at)):
+        raise Refused(f"{where}: model.attn_resolutions must be a list of whole numbers, got {reprlib.repr(at)}")
+    told = sides_of(attention, PUBLISHED if at is None else at)
+    if given.get("data.image_size") is not None:
+        side = whole(given, "data.image_size", 0, MAX_SIDE, where=where)
+        if at is not None:
+            refuse_misfit(side, attention, at, "data.image_size", where)
+        return side
+    known = told[0] if at is not None and len(told) == 1 else SIDES.get(len(attention))
+    if known is None or (at is None and any(attention) and told != [known]):
+        by = f" ({told[0]} if its attention is at {listed(PUBLISHED)}, as in the published networks)" if told else ""
+        raise Refused(f"{where}: the image size is not in the file; give it: `set` data.image_size=<side>{by}")
+    reason = f", as its attention is at {listed(at)}" if at is not None and told else ""
+    notes.append(f"image size is not in the file: assumed {known} x {known}{reason}")
+    return known
 
 
 def _translate(state: dict[str, Tensor], config: Mapping[str, Any], where: str) -> dict[str, Tensor]:

@@ -12,21 +12,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddim.checkpoints.families.openai.layout import Layout, layout_of
+from ddim.checkpoints.families.openai.sizes import image_size
 from ddim.checkpoints.families.openai.weights import translated
 from ddim.checkpoints.families.parts import Parts
 from ddim.checkpoints.families.translate import state_dict
-from ddim.checkpoints.settings import MAX_SIDE, agree, flag, flat, fraction, known_only, whole
+from ddim.checkpoints.settings import agree, flag, flat, fraction, known_only, whole
 from ddim.process import Schedule
 from ddim.refused import Refused
 
 DEFAULT_HEADS = 4  # of both programs' scripts
-SIZES = {
-    (0.5, 1, 1, 2, 2, 4, 4): 512,
-    (1, 1, 2, 2, 4, 4): 256,
-    (1, 1, 2, 3, 4): 128,
-    (1, 2, 3, 4): 64,
-    (1, 2, 2, 2): 32,
-}
 NETWORK = {
     "image_size", "in_channels", "model_channels", "num_channels", "out_channels", "num_res_blocks",
     "attention_resolutions", "dropout", "channel_mult", "conv_resample", "dims", "num_classes", "class_cond",
@@ -70,7 +64,7 @@ def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
             "configuration says that, so the model folder is read by ddim only"
         )
     heads, head_dim = _heads(flags, layout, notes, where)
-    config = _config(layout, heads, head_dim, _image_size(flags, layout, where, notes), flags, where)
+    config = _config(layout, heads, head_dim, image_size(flags, layout, where, notes), flags, where)
     weights = translated(
         state, layout, heads, head_dim, flag(flags, "use_new_attention_order", False, where=where), where
     )
@@ -163,16 +157,6 @@ def _heads(flags: Mapping[str, Any], layout: Layout, notes: list[str], where: st
     )
     dim = layout.widths[-1] // heads  # a size every width is whole with, so that it can be built; the heads replace it
     return heads, dim if all(w % dim == 0 for w in widths) else math.gcd(*widths)
-
-
-def _image_size(flags: Mapping[str, Any], layout: Layout, where: str, notes: list[str]) -> int:
-    if flags.get("image_size") is not None:
-        return whole(flags, "image_size", 64, MAX_SIDE, where=where)
-    mult = tuple(w / layout.base for w in layout.widths)
-    if mult not in SIZES:
-        raise Refused(f"{where}: the image size is not in the file; give it: `set` image_size=<side>")
-    notes.append(f"image size is not in the file: {SIZES[mult]} has these channel multipliers in the scripts")
-    return SIZES[mult]
 
 
 def _config(
