@@ -3,8 +3,10 @@
 from ddim.data.batches import Batch, Batches, TensorBatches
 from ddim.data.cache import Images, Report, open_images
 from ddim.data.few import few_images
+from ddim.data.memory import images_of
 from ddim.data.sources import Source, open_source
 
 __all__ = [
-    "Batch", "Batches", "Images", "Report", "Source", "TensorBatches", "few_images", "open_images", "open_source",
+    "Batch", "Batches", "Images", "Report", "Source", "TensorBatches", "few_images", "images_of", "open_images",
+    "open_source",
 ]  # fmt: skip

@@ -20,6 +20,9 @@ from ddim.metrics import Extractor
 from ddim.model import Model, Sampler
 from ddim.refused import Refused
 
+Heard = Callable[[int, str], None]
+"""Hears how many images are done, and of what."""
+
 
 def cell_named(text: str) -> Cell:
     """The row "SOLVER:ETA:STEPS:SPACING"; eta "hat" is sigma-hat.
@@ -82,9 +85,16 @@ class Measured:
 
 def measure_cells(
     samplers: Mapping[Cell, Sampler], seeds: Sequence[int], data: RealSets, look: Extractor,
-    *, num_classes: int | None, batch_size: int, folder: Path, tell: Callable[[int, str], None],
+    *, folder: Path, num_classes: int | None = None, batch_size: int = 64, tell: Heard = lambda done, name: None,
 ) -> Measured:  # fmt: skip
-    """Make and measure every cell, cheap rows first: an early picture. `tell` hears how many images are done."""
+    """Make and measure every cell, cheap rows first: an early picture.
+
+    Args:
+        samplers: of each cell: `model.sampler(**cell.how())`.
+        folder: keeps what is measured; another call with the same folder goes on there.
+        num_classes: the model's, whose images are asked for class seed modulo K.
+        tell: hears how many images are done, and of which cell.
+    """
     work: dict[str, Any] = {"extractor": look, "batch_size": batch_size, "folder": folder}
     reference = Reference(_last(real(data.own, data.reference, **work)))
     floor = reference.row(_last(real(data.held, data.floor, **work)), None, None, "real, held out")
@@ -98,7 +108,13 @@ def measure_cells(
 
 
 def measure_images(
-    images: Images, data: RealSets, look: Extractor, *, batch_size: int, folder: Path, tell: Callable[[int, str], None]
+    images: Images,
+    data: RealSets,
+    look: Extractor,
+    *,
+    folder: Path,
+    batch_size: int = 64,
+    tell: Heard = lambda done, name: None,
 ) -> tuple[Row, Row]:
     """The rows of images that exist already and of as many real ones, both beside the reference.
 
@@ -145,7 +161,7 @@ def stamp_of_run(model: Model, sampler: Sampler, look: Extractor, batch_size: in
 
 
 def _last(
-    steps: Iterator[int | Made], tell: Callable[[int, str], None] = lambda done, name: None, before: int = 0,
+    steps: Iterator[int | Made], tell: Heard = lambda done, name: None, before: int = 0,
     name: str = "",
 ) -> Made:  # fmt: skip
     """Drive a job to its end; what it yields last is the result."""
