@@ -142,8 +142,7 @@ def test_conditions_by_rule_in_jobs(tmp_path):
     for strength in (0.01, 0.02, 0.01):
         samplers = {cell: model.sampler(conditions=Tint(strength), **cell.how())}
         data = RealSets.of(truth, None, 12, 48)
-        rows.append(
-            measure_cells(samplers, range(12), data, extractor("pixels"), folder=tmp_path, batch_size=5).rows[0]
-        )
+        found = measure_cells(samplers, range(12), data, look, folder=tmp_path, batch_size=5)
+        rows.append(found.rows[0])
     assert rows[0].distance == rows[2].distance != rows[1].distance
     assert len(list(tmp_path.iterdir())) == 4  # two cells, the reference, the floor
