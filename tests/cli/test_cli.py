@@ -218,7 +218,7 @@ def test_exit_codes_reach_the_shell(tmp_path):
     [
         (["--guidance", "nan", "--label", "1"], "weight must be finite, got nan"),
         (["--guidance", "inf", "--label", "1"], "weight must be finite, got inf"),
-        (["--n", "99999999999"], "--n is at most 100000000"),
+        (["--n", "99999999999"], "--count is at most 100000000"),
         (["--seeds", "0-99999999999"], "more than 100000000 seeds"),
     ],
 )

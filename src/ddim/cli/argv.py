@@ -12,6 +12,7 @@ import re
 import sys
 from typing import Any
 
+from ddim.cli.typed import flag_of
 from ddim.refused import Refused
 
 COMMANDS: dict[str, str] = {
@@ -83,7 +84,7 @@ def in_flags(message: str, command: type[Any] | None) -> str:
         name = found[1]
         if name not in options:
             return found[0]
-        return name if "Positional" in str(options[name].type) else f"--{name.replace('_', '-')}"
+        return name if "Positional" in str(options[name].type) else flag_of(name)
 
     return re.sub(r"`(\w+)`", flag, message)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, da
 import tyro
 
 import ddim
-from ddim.cli.typed import numbers
+from ddim.cli.typed import SPELLED, numbers
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 Fast = Literal["auto", "fp32", "bf16", "fp16"]
 Exact = Literal["fp32", "fp64"]
+COUNT = tyro.conf.arg(name=SPELLED["n"], aliases=("--n",))  # how `n` is typed: --count N, or as ever --n N
 DEFAULT = "mnist"  # ddim.model.DEFAULT, which costs the import of torch
 
 
@@ -130,18 +131,18 @@ class OnDevice:
 class Counted:
     """Images by number."""
 
-    n: int = 16
-    """How many images: seeds SEED..SEED+N-1."""
+    n: Annotated[int, COUNT] = 16
+    """How many images: seeds SEED..SEED+COUNT-1."""
     seed: int = 0
     """The first seed."""
 
     def counted(self, least: int = 1) -> list[int]:
         """The seeds, as many as there must be at least."""
         if self.n < least or self.seed < 0:
-            raise Refused(f"--n must be at least {least} and --seed at least 0, got {self.n} and {self.seed}")
+            raise Refused(f"--count must be at least {least} and --seed at least 0, got {self.n} and {self.seed}")
         most = ddim.process.MOST_SEEDS
         if self.n > most:
-            raise Refused(f"--n is at most {most} images a job, got {self.n}; divide them by --seed and --out")
+            raise Refused(f"--count is at most {most} images a job, got {self.n}; divide them by --seed and --out")
         return list(range(self.seed, self.seed + self.n))
 
 

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 import tyro
 
+from ddim.cli.typed import SPELLED, flag_of
 from ddim.refused import Refused
 
 T = TypeVar("T")
+SPELLINGS = {spelled: option for option, spelled in SPELLED.items()}
 
 
 def command_from(name: str, command: type[T], args: list[str]) -> T:
@@ -62,17 +64,17 @@ def _with_config(command: type[Any], args: list[str]) -> tuple[list[str], list[s
     front: list[str] = []
     positional: dict[str, list[str]] = {}
     for key, value in options.items():
-        field = str(key).replace("-", "_")
+        field = SPELLINGS.get(word := str(key).replace("-", "_"), word)
         if field not in fields:
             raise Refused(f"{path} names {key!r}, which is no option; choose from {', '.join(sorted(fields))}")
-        kind, flag = str(fields[field].type), field.replace("_", "-")
+        kind, flag = str(fields[field].type), flag_of(field)
         words = [str(v) for v in value] if isinstance(value, list) else [str(value)]
         if kind == "bool" and isinstance(value, bool):  # a flag takes no word: --flip, --no-flip
-            front.append(f"--{flag}" if value else f"--no-{flag}")
+            front.append(flag if value else f"--no-{flag[2:]}")
         elif "Positional" in kind:
             positional[field] = words
         else:
-            front += [f"--{flag}", *words]
+            front += [flag, *words]
     return [word for field in fields for word in positional.get(field, ())], front + rest
 
 

@@ -8,6 +8,14 @@ from pathlib import Path
 import ddim
 from ddim.refused import Refused
 
+SPELLED = {"n": "count"}
+"""Options whose flag is not their name: torchrun takes --n for the beginning of its own --nnodes and --no-python."""
+
+
+def flag_of(option: str) -> str:
+    """What people type for an option: --batch-size, --count."""
+    return f"--{SPELLED.get(option, option).replace('_', '-')}"
+
 
 def numbers(text: str, flag: str, like: str = 'whole numbers like "10,20,50"') -> list[int]:
     """ "10,20,50" as whole numbers.

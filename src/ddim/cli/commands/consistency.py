@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import ddim
 from ddim.cli import options, show, typed
@@ -28,7 +28,7 @@ class Command(
     With eta = 1 (DDPM) they do not. The picture shows the first 8 latents.
     """
 
-    n: int = 8
+    n: Annotated[int, options.COUNT] = 8
     reference: int = 1000
     """Steps of the long trajectory."""
     eta: str = "0,1"

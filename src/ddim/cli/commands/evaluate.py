@@ -22,8 +22,8 @@ class Command(
 ):  # fmt: skip
     """How many steps does this model need? A table and one page; interrupted, the same command goes on.
 
-    Class-conditional models are asked for class (seed modulo number of classes). N images of each row are measured,
-    and N real ones for the noise floor.
+    Class-conditional models are asked for class (seed modulo number of classes). COUNT images of each row are measured,
+    and COUNT real ones for the noise floor.
     """
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="REPORT")] = None
@@ -38,11 +38,11 @@ class Command(
     """More rows, as SOLVER:ETA:STEPS:SPACING, e.g. "ddim:1:1000:uniform,ddim:hat:1000:uniform"."""
     sigma_hat: bool = True
     """Add the rows of DDPM's larger noise to solver ddim."""
-    n: int = 5000
+    n: Annotated[int, options.COUNT] = 5000
     extractor: str = "mnist"
     """What features are compared: mnist, inception (FID), dinov2, pixels, or a TorchScript (.pt) or .pt2 file."""
     held_out: str | None = None
-    """Other real images for the noise floor (a test set); default: n of DATA, taken out of the reference."""
+    """Other real images for the noise floor (a test set); default: COUNT of DATA, taken out of the reference."""
     reference: int = 50_000
     """Real images of the reference, at most."""
 

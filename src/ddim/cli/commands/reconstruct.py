@@ -34,8 +34,8 @@ class Command(
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where reconstruct.csv and reconstruct.png go; without it the table is only printed."""
     steps: str = "10,20,50,100,200,500,1000"
-    n: int = 100
-    """How many images: the first N of the data."""
+    n: Annotated[int, options.COUNT] = 100
+    """How many images: the first COUNT of the data."""
     method: Annotated[str, tyro.conf.arg(metavar="M[,M..]")] = "naive,exact"
     """Methods, of naive, implicit, bdia and exact."""
     label: str | None = None
@@ -48,7 +48,7 @@ class Command(
         if any(m not in ddim.uses.METHODS for m in methods):
             raise Refused(f"--method takes {', '.join(ddim.uses.METHODS)}, got {self.method!r}")
         if self.n < 1:
-            raise Refused(f"--n must be at least 1, got {self.n}")
+            raise Refused(f"--count must be at least 1, got {self.n}")
         model = self.load()
         for s in steps:
             model.tau(s, self.spacing)  # what cannot be walked is refused before anything is made

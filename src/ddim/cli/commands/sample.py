@@ -27,7 +27,7 @@ class Command(
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where the images go: a new or empty folder, or one this same command began."""
     seeds: str | None = None
-    """The seeds themselves, as "7", "1,2,5-10" or "0-49999", in place of --n and --seed."""
+    """The seeds themselves, as "7", "1,2,5-10" or "0-49999", in place of --count and --seed."""
     steps: int | None = None
     """S, the number of steps, 1 to T; 20 unless --tau is given."""
     eta: float = 0.0
@@ -95,7 +95,7 @@ class Command(
         if self.seeds is None:
             return self.counted()
         if self.n != 16 or self.seed != 0:
-            raise Refused("give --seeds, or --n and --seed, not both")
+            raise Refused("give --seeds, or --count and --seed, not both")
         return ddim.process.parse_seeds(self.seeds)
 
     def _how(self, model: ddim.Model, seeds: list[int]) -> dict[str, Any]:
