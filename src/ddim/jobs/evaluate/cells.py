@@ -20,6 +20,7 @@ import torch
 from ddim.data import Images
 from ddim.files import digest
 from ddim.jobs.evaluate.measured import KEPT, Made, collected
+from ddim.jobs.job import ALONE, Share
 from ddim.metrics import Extractor
 from ddim.model import Sampler
 from ddim.pixels import from_uint8, to_uint8
@@ -88,12 +89,14 @@ def table_of(
 
 
 def make(
-    sampler: Sampler, cell: Cell, seeds: Sequence[int], extractor: Extractor, *, batch_size: int, folder: Path
-) -> Iterator[int | Made]:
+    sampler: Sampler, cell: Cell, seeds: Sequence[int], extractor: Extractor,
+    *, batch_size: int, folder: Path, share: Share = ALONE,
+) -> Iterator[int | Made]:  # fmt: skip
     """Make and measure one cell, or read it back: yields how many images are done, and at last the `Made`.
 
     Args:
         sampler: of this cell (`Cell.how`).
+        share: which batches this process makes; whoever has the last of them yields the `Made`.
 
     Raises:
         Refused: images that are not finite.
@@ -121,11 +124,12 @@ def make(
         shown = pixels[: max(0, KEPT - at.start)]
         return Made(features, logits, shown, seconds / len(own), float(calls), sampler.tau)
 
-    yield from collected(folder, key, len(seeds), batch_size, batch)
+    yield from collected(folder, key, len(seeds), batch_size, batch, share)
 
 
 def real(
-    images: Images, index: npt.NDArray[np.int64], extractor: Extractor, *, batch_size: int, folder: Path
+    images: Images, index: npt.NDArray[np.int64], extractor: Extractor, *, batch_size: int, folder: Path,
+    share: Share = ALONE,
 ) -> Iterator[int | Made]:
     """Features of real images, by their places in the data; as `make`."""
     key = {"format": FORMAT, "data": images.report.sha256, "index": digest(index.tolist()),
@@ -135,7 +139,7 @@ def real(
         pixels = images.pixels[index[at]]
         return Made(*extractor.both(from_uint8(pixels)), pixels[: max(0, KEPT - at.start)])
 
-    yield from collected(folder, key, len(index), batch_size, batch)
+    yield from collected(folder, key, len(index), batch_size, batch, share)
 
 
 def split(images: Images, held_out: int, reference: int, seed: int = 0) -> tuple[npt.NDArray[np.int64], ...]:

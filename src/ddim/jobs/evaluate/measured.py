@@ -1,20 +1,26 @@
-"""Measured sets of images, kept on disk: made batch by batch, each once, going on where a crash left off."""
+"""Measured sets of images, kept on disk: made batch by batch, each once, going on where a crash left off.
+
+Processes share a set by taking every world-th of the same batches, and keep what they made in parts of their own.
+Whoever finds that the parts together hold every image joins them to the one file that a set is.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ddim.files import digest, read_tensors, write_tensors
+from ddim.jobs.job import ALONE, Share
 from ddim.pixels import Pixels
+from ddim.refused import Refused
 
 KEPT = 256  # images of each set kept as pixels: the first ones make its grid
 EVERY = 60.0  # seconds between two savings of an unfinished set
@@ -36,6 +42,23 @@ class Made:
         return len(self.features)
 
 
+    def rows(self, rows: slice, shown: slice) -> Made:
+        """Some of the images, with some of the pixels."""
+        logits = None if self.logits is None else self.logits[rows]
+        return replace(self, features=self.features[rows], logits=logits, pixels=self.pixels[shown])
+
+
+class Part(NamedTuple):
+    """Images of a set that follow one another, from the place `at` on."""
+
+    at: int
+    made: Made
+
+    @property
+    def end(self) -> int:
+        return self.at + len(self.made)
+
+
 def joined(parts: Sequence[Made]) -> Made:
     """One set of several, in their order."""
     n = sum(map(len, parts))
@@ -48,7 +71,7 @@ def joined(parts: Sequence[Made]) -> Made:
 
 
 def collected(
-    folder: Path, key: Mapping[str, Any], n: int, batch_size: int, batch: Callable[[slice], Made]
+    folder: Path, key: Mapping[str, Any], n: int, batch_size: int, batch: Callable[[slice], Made], share: Share = ALONE
 ) -> Iterator[int | Made]:
     """Make n images batch by batch, or read them back: yields how many are done, and at last the whole set.
 
@@ -56,43 +79,117 @@ def collected(
         folder: where sets lie, each in one file under a hash of its key.
         key: everything that decides the set, as JSON.
         batch: places in 0..n-1 -> those images, measured.
+        share: which batches are this process's; the whole is yielded only if the others' are there.
     """
     path = folder / f"{digest(key)}.safetensors"
     if path.exists():
         yield _read(path)
         return
-    half = path.with_suffix(".part")
-    parts = [_read(half)] if half.exists() else []
+    own = path.with_suffix(".part" if share == ALONE else f".{share.rank}.part")
+    mine, there = (_read_parts(own) if own.exists() else []), _all_parts(path)
     saved, cost = time.monotonic(), 0.0
-    for i in range(sum(map(len, parts)), n, batch_size):
-        parts.append(batch(slice(i, min(i + batch_size, n))))
+    for i in share.of(range(0, n, batch_size)):
+        end = min(i + batch_size, n)
+        if any(p.at <= i and end <= p.end for p in there):
+            continue
+        new = Part(i, batch(slice(i, end)))
+        mine, there = [*mine, new], [*there, new]
         if time.monotonic() - saved > max(EVERY, cost / SHARE):
             began = time.monotonic()
-            parts = [joined(parts)]
-            _write(half, parts[0], key)
+            _write_parts(own, mine, key)
             saved = time.monotonic()
             cost = saved - began
-        yield sum(map(len, parts))
-    whole = joined(parts)
-    _write(path, whole, key)
-    half.unlink(missing_ok=True)
-    yield whole
+        yield min(n, sum(len(p.made) for p in there))
+    if share != ALONE and mine:
+        _write_parts(own, mine, key)
+    yield from _finished(path, key, n, there)
 
 
-def _write(path: Path, made: Made, key: Mapping[str, Any]) -> None:
+def _finished(path: Path, key: Mapping[str, Any], n: int, there: Sequence[Part]) -> Iterator[Made]:
+    """The set, if all of it is made: joined by this process, or by another one meanwhile."""
+    whole = _whole([*there, *_all_parts(path)], n)
+    if path.exists():
+        whole = _read(path)
+    elif whole is not None:
+        _write(path, whole, key)
+    if whole is not None:
+        for part in _part_files(path):
+            part.unlink(missing_ok=True)
+        yield whole
+
+
+def _whole(parts: Sequence[Part], n: int) -> Made | None:
+    """Places 0..n-1 in their order, if all are there."""
+    pieces: list[Made] = []
+    place = 0
+    while place < n:
+        part = max((p for p in parts if p.at <= place < p.end), key=lambda p: p.end, default=None)
+        if part is None:
+            return None
+        after = slice(place - part.at, None)
+        pieces.append(part.made.rows(after, after))
+        place = part.end
+    return joined(pieces)
+
+
+def _part_files(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.stem}*.part"))
+
+
+def _all_parts(path: Path) -> list[Part]:
+    """What was made of a set so far, by however many processes."""
+    found: list[Part] = []
+    for part in _part_files(path):
+        try:
+            found += _read_parts(part)
+        except (Refused, OSError):
+            if part.exists():  # else another process has joined it to the whole
+                raise
+    return found
+
+
+def _write(path: Path, made: Made, key: Mapping[str, Any], **more: Any) -> None:
     """One file, whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"features": made.features, "pixels": torch.from_numpy(np.ascontiguousarray(made.pixels))}
     if made.logits is not None:
         tensors["logits"] = made.logits
-    about = {"seconds_per_image": made.seconds_per_image, "nfe": made.nfe, "times": list(made.times)}
+    about = {"seconds_per_image": made.seconds_per_image, "nfe": made.nfe, "times": list(made.times), **more}
     write_tensors(path, tensors, {"about": json.dumps(about), "key": json.dumps(dict(key))})
 
 
+def _write_parts(path: Path, parts: Sequence[Part], key: Mapping[str, Any]) -> None:
+    """What one process made, in one file: neighbours become one part, as another batch size may go on from here."""
+    runs: list[list[Part]] = []
+    for part in sorted(parts, key=lambda p: p.at):
+        if runs and runs[-1][-1].end == part.at:
+            runs[-1].append(part)
+        else:
+            runs.append([part])
+    places = [[run[0].at, run[-1].end - run[0].at, sum(len(p.made.pixels) for p in run)] for run in runs]
+    _write(path, joined([p.made for run in runs for p in run]), key, places=places)
+
+
+def _read_parts(path: Path) -> list[Part]:
+    """As `_write_parts` left them; version 0.1 kept only the first images of a set, without saying so."""
+    made, about = _opened(path)
+    found, row, picture = [], 0, 0
+    for at, rows, pictures in about.get("places", [[0, len(made), len(made.pixels)]]):
+        part = made.rows(slice(row, row + rows), slice(picture, picture + pictures))
+        found.append(Part(at, part))
+        row, picture = row + rows, picture + pictures
+    return found
+
+
 def _read(path: Path) -> Made:
+    return _opened(path)[0]
+
+
+def _opened(path: Path) -> tuple[Made, dict[str, Any]]:
     tensors, words = read_tensors(path)
-    about = json.loads(words["about"])
-    return Made(
+    about: dict[str, Any] = json.loads(words["about"])
+    made = Made(
         tensors["features"], tensors.get("logits"), tensors["pixels"].numpy(), about["seconds_per_image"],
         about["nfe"], tuple(about["times"]),
     )  # fmt: skip
+    return made, about
