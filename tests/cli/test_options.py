@@ -115,7 +115,7 @@ for words in (["--help"], *([name, "--help"] for name in COMMANDS)):
 @pytest.mark.parametrize(
     ("command", "message", "said"),
     [
-        ("evaluate", "lower `n` or give `held_out`", "lower --n or give --held-out"),
+        ("evaluate", "lower `n` or give `held_out`", "lower --count or give --held-out"),
         ("evaluate", "`data` holds no image", "data holds no image"),
         (
             "sample",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,7 +54,7 @@ class Command(
             raise Refused(f"--reference must be at least 10, got {self.reference}")
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "cells").is_dir())):
             raise Refused(f"{out} exists and holds no evaluation; choose a new folder for --out")
-        cells = self._cells()
+        cells, share = self._cells(), ddim.jobs.share_of(os.environ)
         model = self.load()
         label = "cycle" if model.num_classes else None  # what cannot work is refused before anything is made
         samplers = {cell: self.sampler(model, label=label, **cell.how()) for cell in cells}
@@ -61,10 +62,13 @@ class Command(
         held = None if self.held_out is None else self.images(model, self.held_out)
         data = ddim.jobs.RealSets.of(self.images(model), held, self.n, self.reference)
         with show.progress(len(cells) * self.n, "images") as bar:
-            found = ddim.jobs.measure_cells(
+            found = ddim.jobs.share_cells(
                 samplers, seeds, data, look, num_classes=model.num_classes, batch_size=self.batch_size,
-                folder=out / "cells", tell=bar,
+                folder=out / "cells", tell=bar, share=share,
             )  # fmt: skip
+        if found is None:
+            print(f"process {share.rank} is done; others are still at work on {out}")
+            return
         name = ddim.metrics.distance_name(look.name)
         stamp: dict[str, Any] = {
             "model": self.model, "weights sha256": model.weights_hash, "distance": name, "n": self.n,

@@ -28,12 +28,12 @@ class Command(options.OnDevice, options.Batched, options.Out, options.OfData):
     """The images to measure: a folder (of a sampling job too), a .parquet file, a hub id."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Also write measure.json there: all numbers, and what they depend on."""
-    n: int | None = None
+    n: Annotated[int | None, options.COUNT] = None
     """How many images of FOLDER, and real ones beside them, are measured; default: as many as both have."""
     extractor: str = "mnist"
     """What features are compared: mnist, inception (FID), dinov2, pixels, or a TorchScript (.pt) or .pt2 file."""
     held_out: str | None = None
-    """Other real images for the noise floor (a test set); default: n of DATA, taken out of the reference."""
+    """Other real images for the noise floor (a test set); default: COUNT of DATA, taken out of the reference."""
     reference: int = 50_000
     """Real images of the reference, at most."""
 
@@ -75,7 +75,7 @@ class Command(options.OnDevice, options.Batched, options.Out, options.OfData):
         n = most if self.n is None else self.n
         if not LEAST <= n <= most:
             there = f"{len(images)} images and {len(own)} real ones" + ("" if held is None else f" and {len(held)}")
-            asked = f"--n lies between {LEAST} and {most} here, got {n}" if most >= LEAST else "too few"
+            asked = f"--count lies between {LEAST} and {most} here, got {n}" if most >= LEAST else "too few"
             raise Refused(f"{there}: {asked}; at least {LEAST} are measured, beside as many real ones")
         return n
 

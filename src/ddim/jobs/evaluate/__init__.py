@@ -4,7 +4,16 @@ from ddim.jobs.evaluate.cells import Cell, make, real, split, stamp_of, table_of
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.report import heads, table_cells, write_report
 from ddim.jobs.evaluate.scoring import Reference, Row, answer, compared
-from ddim.jobs.evaluate.whole import Measured, RealSets, cell_named, judged, measure_cells, measure_images, stamp_of_run
+from ddim.jobs.evaluate.whole import (
+    Measured,
+    RealSets,
+    cell_named,
+    judged,
+    measure_cells,
+    measure_images,
+    share_cells,
+    stamp_of_run,
+)
 
 __all__ = [
     "Cell",
@@ -22,6 +31,7 @@ __all__ = [
     "measure_cells",
     "measure_images",
     "real",
+    "share_cells",
     "split",
     "stamp_of",
     "stamp_of_run",

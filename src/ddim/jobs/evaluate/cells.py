@@ -128,7 +128,12 @@ def make(
 
 
 def real(
-    images: Images, index: npt.NDArray[np.int64], extractor: Extractor, *, batch_size: int, folder: Path,
+    images: Images,
+    index: npt.NDArray[np.int64],
+    extractor: Extractor,
+    *,
+    batch_size: int,
+    folder: Path,
     share: Share = ALONE,
 ) -> Iterator[int | Made]:
     """Features of real images, by their places in the data; as `make`."""

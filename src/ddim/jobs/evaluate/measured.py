@@ -41,7 +41,6 @@ class Made:
     def __len__(self) -> int:
         return len(self.features)
 
-
     def rows(self, rows: slice, shown: slice) -> Made:
         """Some of the images, with some of the pixels."""
         logits = None if self.logits is None else self.logits[rows]
@@ -82,25 +81,25 @@ def collected(
         share: which batches are this process's; the whole is yielded only if the others' are there.
     """
     path = folder / f"{digest(key)}.safetensors"
-    if path.exists():
+    own = path.with_suffix(".part" if share == ALONE else f".{share.rank}.part")
+    mine, there, new = _kept(own), _all_parts(path), False
+    if path.exists():  # looked for after the parts, which go when it comes
         yield _read(path)
         return
-    own = path.with_suffix(".part" if share == ALONE else f".{share.rank}.part")
-    mine, there = (_read_parts(own) if own.exists() else []), _all_parts(path)
     saved, cost = time.monotonic(), 0.0
     for i in share.of(range(0, n, batch_size)):
         end = min(i + batch_size, n)
         if any(p.at <= i and end <= p.end for p in there):
             continue
-        new = Part(i, batch(slice(i, end)))
-        mine, there = [*mine, new], [*there, new]
+        part, new = Part(i, batch(slice(i, end))), True
+        mine, there = [*mine, part], [*there, part]
         if time.monotonic() - saved > max(EVERY, cost / SHARE):
             began = time.monotonic()
             _write_parts(own, mine, key)
             saved = time.monotonic()
             cost = saved - began
         yield min(n, sum(len(p.made) for p in there))
-    if share != ALONE and mine:
+    if share != ALONE and new:
         _write_parts(own, mine, key)
     yield from _finished(path, key, n, there)
 
@@ -138,14 +137,7 @@ def _part_files(path: Path) -> list[Path]:
 
 def _all_parts(path: Path) -> list[Part]:
     """What was made of a set so far, by however many processes."""
-    found: list[Part] = []
-    for part in _part_files(path):
-        try:
-            found += _read_parts(part)
-        except (Refused, OSError):
-            if part.exists():  # else another process has joined it to the whole
-                raise
-    return found
+    return [part for file in _part_files(path) for part in _kept(file)]
 
 
 def _write(path: Path, made: Made, key: Mapping[str, Any], **more: Any) -> None:
@@ -170,9 +162,14 @@ def _write_parts(path: Path, parts: Sequence[Part], key: Mapping[str, Any]) -> N
     _write(path, joined([p.made for run in runs for p in run]), key, places=places)
 
 
-def _read_parts(path: Path) -> list[Part]:
-    """As `_write_parts` left them; version 0.1 kept only the first images of a set, without saying so."""
-    made, about = _opened(path)
+def _kept(path: Path) -> list[Part]:
+    """What `_write_parts` left, if anything; version 0.1 kept the first images of a set, without saying so."""
+    try:
+        made, about = _opened(path)
+    except (Refused, OSError):
+        if path.exists():  # else there was nothing, or another process has joined it to the whole
+            raise
+        return []
     found, row, picture = [], 0, 0
     for at, rows, pictures in about.get("places", [[0, len(made), len(made.pixels)]]):
         part = made.rows(slice(row, row + rows), slice(picture, picture + pictures))

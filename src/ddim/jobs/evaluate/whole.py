@@ -16,6 +16,7 @@ from ddim.files import VERSION, digest
 from ddim.jobs.evaluate.cells import Cell, make, real, split, stamp_of
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.scoring import Reference, Row, against_real, compared
+from ddim.jobs.job import ALONE, Share
 from ddim.metrics import Extractor
 from ddim.model import Model, Sampler
 from ddim.refused import Refused
@@ -95,12 +96,37 @@ def measure_cells(
         num_classes: the model's, whose images are asked for class seed modulo K.
         tell: hears how many images are done, and of which cell.
     """
-    work: dict[str, Any] = {"extractor": look, "batch_size": batch_size, "folder": folder}
-    reference = Reference(_last(real(data.own, data.reference, **work)))
-    floor = reference.row(_last(real(data.held, data.floor, **work)), None, None, "real, held out")
-    made: dict[Cell, Made] = {}
-    for i, cell in enumerate(sorted(samplers, key=lambda c: c.steps)):
-        made[cell] = _last(make(samplers[cell], cell, seeds, **work), tell, i * len(seeds), cell.name)
+    found = share_cells(
+        samplers, seeds, data, look, folder=folder, num_classes=num_classes, batch_size=batch_size, tell=tell
+    )
+    if found is None:
+        raise RuntimeError("one process alone waits for no other")
+    return found
+
+
+def share_cells(
+    samplers: Mapping[Cell, Sampler], seeds: Sequence[int], data: RealSets, look: Extractor,
+    *, folder: Path, num_classes: int | None, batch_size: int, tell: Heard, share: Share = ALONE,
+) -> Measured | None:  # fmt: skip
+    """`measure_cells` by several processes: the one that finds all batches made measures, the others get None."""
+    work: dict[str, Any] = {"extractor": look, "batch_size": batch_size, "folder": folder, "share": share}
+    cells = sorted(samplers, key=lambda c: c.steps)
+
+    def everything(tell: Heard) -> list[Made | None]:
+        sets = [_end(real(data.own, data.reference, **work)), _end(real(data.held, data.floor, **work))]
+        for i, cell in enumerate(cells):
+            sets.append(_end(make(samplers[cell], cell, seeds, **work), tell, i * len(seeds), cell.name))
+        return sets
+
+    sets = everything(tell)
+    if any(own is None for own in sets):  # others were still at work then; what they finished since is read
+        sets = everything(_silent)
+    whole = [own for own in sets if own is not None]
+    if len(whole) < len(sets):
+        return None
+    reference = Reference(whole[0])
+    floor = reference.row(whole[1], None, None, "real, held out")
+    made = dict(zip(cells, whole[2:], strict=True))
     known = reference.classes is not None and reference.classes == num_classes
     labels = [s % reference.classes for s in seeds] if known and reference.classes else None
     rows = compared({cell: reference.row(made[cell], cell, labels) for cell in samplers}, made)
@@ -160,14 +186,23 @@ def stamp_of_run(model: Model, sampler: Sampler, look: Extractor, batch_size: in
     }  # fmt: skip
 
 
-def _last(
-    steps: Iterator[int | Made], tell: Heard = lambda done, name: None, before: int = 0,
-    name: str = "",
-) -> Made:  # fmt: skip
-    """Drive a job to its end; what it yields last is the result."""
+def _silent(done: int, name: str = "") -> None:
+    """Nobody listens."""
+
+
+def _end(steps: Iterator[int | Made], tell: Heard = _silent, before: int = 0, name: str = "") -> Made | None:
+    """Drive a job to its end; what it yields last is the result, None where other processes have to do their part."""
     for value in steps:
         if isinstance(value, Made):
             tell(before + len(value), name)
             return value
         tell(before + value, name)
-    raise RuntimeError("the job ended without a result")
+    return None
+
+
+def _last(steps: Iterator[int | Made], tell: Heard = _silent, before: int = 0) -> Made:
+    """The result of a job that is nobody else's."""
+    found = _end(steps, tell, before)
+    if found is None:
+        raise RuntimeError("the job ended without a result")
+    return found
