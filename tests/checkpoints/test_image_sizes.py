@@ -64,6 +64,16 @@ def test_openai(tmp_path: Path) -> None:
     assert "must be whole numbers and commas" in refusal(file, {"attention_resolutions": "16;8"})
 
 
+def test_a_side_that_nothing_confirms_is_doubted(tmp_path: Path) -> None:
+    doubt = "with 128x128 images its attention is at 64,32; published networks have it at 16,8, which 32x32 images"
+    file = adm(tmp_path)
+    assert any(doubt in note for note in open_checkpoint(file, config={"image_size": 128}).notes)
+    for sure in ({"image_size": 32}, {"image_size": 64}, {"image_size": 128, "attention_resolutions": "64,32"}):
+        assert not any("published networks have it" in note for note in open_checkpoint(file, config=sure).notes)
+    cifar, words = ermongroup(tmp_path, ch_mult=(1, 1, 1, 1)), "attention is at 32; published networks have it at 16"
+    assert any(words in note for note in open_checkpoint(cifar, config={"data": {"image_size": 64}}).notes)
+
+
 def test_openai_networks_like_published_ones(tmp_path: Path) -> None:
     like = {"channel_mult": (1, 2, 3, 4), "attention": (2, 3)}
     k = open_checkpoint(adm(tmp_path, **like), config={})

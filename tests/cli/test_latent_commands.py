@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +40,8 @@ def test_encode_then_decode_gives_the_files_back(capsys, tiny_folder, pictures, 
         "--batch-size", 3, "--out", tmp_path / "z.safetensors",
     )  # fmt: skip
     assert code == 0, err
-    assert "4 images: round trip at least" in text
+    assert re.search("4 images: round trip (at least [0-9.]+ dB|bit for bit), ", text) and "inf dB" not in text
+    assert method == "exact" or "worst residual none" in text  # nothing was solved
     z = Latents.load(tmp_path / "z.safetensors")
     assert z.names == ("p0", "p1", "p2", "p3") and z.recipe.conditions["label"] == [0, 1, 2, 0]
     code, text, err = ddim(capsys, "decode", tiny_folder, tmp_path / "z.safetensors", "--out", tmp_path / "back")

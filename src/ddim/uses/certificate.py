@@ -74,8 +74,9 @@ class Certificate:
             return "no images"
         solved = self.residual[~self.residual.isnan()]
         worst = f"{float(solved.max()):.1e}" if len(solved) else "none"
+        back = float(self.psnr.min())
         return (
-            f"{len(self.psnr)} images: round trip at least {float(self.psnr.min()):.1f} dB, "
+            f"{len(self.psnr)} images: round trip {'bit for bit' if back == math.inf else f'at least {back:.1f} dB'}, "
             f"largest error {float(self.max_error.max()):.1e}, worst residual {worst}, "
             f"{float(self.nfe.double().mean()):.1f} NFE an image"
         )

@@ -7,6 +7,7 @@ metadata.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,7 +47,12 @@ class Latents:
 
     def __repr__(self) -> str:
         made = f"{self.recipe.method}, {len(self.recipe.tau) - 1} steps from {self.recipe.tau[0]}"
-        return f"Latents{tuple(self.shape)}, {made}: {self.certificate}"
+        return f"Latents{tuple(self.shape)}, {made}: {self.told}"
+
+    @property
+    def told(self) -> Certificate:
+        """The certificate for people: what a solve left over says nothing of the images the coupled scheme carried."""
+        return replace(self.certificate, residual=self.certificate.residual.masked_fill(self.coupled, math.nan))
 
     @property
     def shape(self) -> torch.Size:

@@ -37,6 +37,18 @@ def refuse_misfit(side: int, attention: Sequence[bool], resolutions: Collection[
     )
 
 
+def doubted(side: int, attention: Sequence[bool], published: Sequence[Collection[int]], notes: list[str]) -> None:
+    """A note on a given side that nothing confirms, where attention would be where no published network has it."""
+    guess = sides_of(attention, published[0])
+    if len(guess) != 1 or any(levels_at(side, p, len(attention)) == list(attention) for p in published):
+        return
+    places, usual = listed([side >> i for i, here in enumerate(attention) if here]), listed(published[0])
+    notes.append(
+        f"with {side}x{side} images its attention is at {places}; published networks have it at {usual}, which "
+        f"{guess[0]}x{guess[0]} images would give"
+    )
+
+
 def listed(resolutions: Collection[int]) -> str:
     """As a setting has them: 16,8."""
     return ",".join(map(str, resolutions))

@@ -51,7 +51,7 @@ class Command(
         self._tell(latents, files)
 
     def _tell(self, latents: Latents, files: list[Path]) -> None:
-        print(latents.certificate)
+        print(latents.told)
         print(show.table(ddim.uses.HEAD, [ddim.uses.law(latents.x_T).row()]))
         if latents.unsolved:
             names = ", ".join(files[i].name for i in latents.unsolved[:8])

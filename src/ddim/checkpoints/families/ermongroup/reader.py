@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ddim.checkpoints.families.parts import Parts
-from ddim.checkpoints.families.sides import listed, refuse_misfit, sides_of
+from ddim.checkpoints.families.sides import doubted, listed, refuse_misfit, sides_of
 from ddim.checkpoints.families.translate import Translation, sized, state_dict
 from ddim.checkpoints.settings import (
     MAX_SIDE,
@@ -173,6 +173,8 @@ def _size(given: Mapping[str, Any], config: Mapping[str, Any], where: str, notes
         side = whole(given, "data.image_size", 0, MAX_SIDE, where=where)
         if at is not None:
             refuse_misfit(side, attention, at, "data.image_size", where)
+        else:
+            doubted(side, attention, (PUBLISHED,), notes)
         return side
     known = told[0] if at is not None and len(told) == 1 else SIDES.get(len(attention))
     if known is None or (at is None and any(attention) and told != [known]):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddim.checkpoints.families.openai.layout import Layout
-from ddim.checkpoints.families.sides import levels_at, listed, refuse_misfit, sides_of
+from ddim.checkpoints.families.sides import doubted, levels_at, listed, refuse_misfit, sides_of
 from ddim.checkpoints.settings import MAX_SIDE, is_whole, whole
 from ddim.refused import Refused
 
@@ -33,6 +33,8 @@ def image_size(flags: Mapping[str, Any], layout: Layout, where: str, notes: list
         side = whole(flags, "image_size", 64, MAX_SIDE, where=where)
         if at is not None:
             refuse_misfit(side, attention, at, "image_size", where)
+        else:
+            doubted(side, attention, PUBLISHED, notes)
         return side
     if len(told) == 1:
         notes.append(f"image size {told[0]}: there attention_resolutions = {listed(at or ())} are the weights' levels")
