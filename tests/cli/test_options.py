@@ -34,7 +34,6 @@ OWN_MEANING = {
     "precision": "of training",
     "latents": "a file, or how many",
     "compile": "when, or whether to measure it",
-    "clip": "of gradients",
     "sigma_hat": "in place of --eta, or rows more",
     "method": "one, or a list",
     "reference": "steps, or images",

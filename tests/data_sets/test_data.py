@@ -114,7 +114,7 @@ def test_mixed_modes_and_sizes_become_one_shape(tmp_path):
 
 def test_different_sizes_without_size_are_refused_with_the_counts(tmp_path):
     fill(tmp_path, {"a.png": grey(1), "b.png": grey(2), "c.png": grey(3, (9, 8))})
-    with pytest.raises(ValueError, match=r"2 different sizes \(8x8 \(2\), 9x8 \(1\)\); choose one with `size`"):
+    with pytest.raises(ValueError, match=r"2 different sizes \(8x8 \(2\), 9x8 \(1\)\): give `size` 8 \(the median\)"):
         open_images(tmp_path)
 
 
@@ -135,7 +135,7 @@ def test_unreadable_files_are_refused_by_name_or_left_out(tmp_path, own_cache):
     [
         (lambda p: p, "holds no images"),
         (lambda p: fill(p, {"a.png": grey(1)}), "1 readable image.*at least 2"),
-        (lambda p: fill(p, {"a.png": grey(1), "k/b.png": grey(2)}), "1 images beside 1 folders"),
+        (lambda p: fill(p, {"a.png": grey(1), "k/b.png": grey(2)}), r"1 images beside 1 folders.*give `labels` ignore"),
         (lambda p: p / "nothing", "there is no folder or file"),
         (lambda p: fill(p, {"a.png": grey(1)}) / "a.png", "is a single file"),
     ],

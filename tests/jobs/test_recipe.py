@@ -26,7 +26,7 @@ def test_learning_rate_rises_linearly_then_falls_as_a_cosine():
         ({"ema": 1.0}, "ema must be at least 0 and below 1"),
         ({"prediction": "score"}, "unknown prediction 'score'"),
         ({"min_snr_gamma": 0.0}, "min_snr_gamma must be above 0"),
-        ({"zero_terminal_snr": True}, "use prediction v or x0"),
+        ({"zero_terminal_snr": True, "prediction": "eps"}, "use prediction v or x0"),
         ({"lr_decay_steps": 500, "warmup": 500}, "must lie beyond warmup = 500"),
         ({"optimizer": "sgd"}, "adam or adamw"),
         ({"seed": -1}, "seed must be at least 0"),

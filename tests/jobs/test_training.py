@@ -92,7 +92,7 @@ def test_the_network_sees_x_t_the_zero_based_time_and_dropped_labels():
 
 def test_one_step_is_gradient_descent_on_the_mean_squared_error():
     """out = w = 0: loss = mean eps^2, gradient = -2 mean eps; SGD(lr) gives w = 2 lr mean eps."""
-    recipe = Recipe(batch_size=32, warmup=0, lr=0.1, clip=1e9)
+    recipe = Recipe(prediction="eps", batch_size=32, warmup=0, lr=0.1, clip=1e9)
     state = recorded_state(recipe)
     p = next(fit(state, constant_batches(32), Denoising.of(recipe), max_steps=1))
     eps = draws(recipe, 0, SHAPE).eps.double()
@@ -215,20 +215,21 @@ def another(tmp_path_factory):
 
 
 def test_a_model_that_computes_otherwise_is_not_trained_on(another):
-    state = new_state(Recipe(), "digits", SHAPE, None, "cpu")
+    recipe = Recipe(prediction="eps")
+    state = new_state(recipe, "digits", SHAPE, None, "cpu")
     same = another(dropout=0.1)
-    begin_from(same, state, Recipe())
+    begin_from(same, state, recipe)
     for changes, says in (
         ({"attention_head_dim": 8}, "attention_head_dim is 8 there and 32 here"),
         ({"norm_num_groups": 16}, "norm_num_groups is 16 there and 8 here"),
         ({"freq_shift": 1}, "freq_shift is 1 there and 0 here"),
     ):
         with pytest.raises(ValueError, match=says):
-            begin_from(another(**changes), state, Recipe())
+            begin_from(another(**changes), state, recipe)
     with pytest.raises(ValueError, match=r"images in \[0\.0, 1\.0\]"):
-        begin_from(dataclasses.replace(same, data_range=(0.0, 1.0)), state, Recipe())
+        begin_from(dataclasses.replace(same, data_range=(0.0, 1.0)), state, recipe)
     with pytest.raises(ValueError, match=r"times scaled by 0\.25"):
-        begin_from(dataclasses.replace(same, time_scale=0.25), state, Recipe())
+        begin_from(dataclasses.replace(same, time_scale=0.25), state, recipe)
 
 
 # -- another loss ----------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def test_a_run_is_a_model_folder_with_its_state_beside_it(faces, tmp_path, capsy
     assert "12 images" in captured.err and "2 classes: left (6), right (6)" in captured.err
     assert [p.name for p in sorted((run / "state").glob("*.pt"))] == ["step-00000003.pt", "step-00000004.pt"]
     assert [p.name for p in sorted((run / "previews").iterdir())] == ["step-00000002.png", "step-00000004.png"]
-    assert Image.open(run / "previews/step-00000004.png").size == (2 + 2 * 10, 2 + 4 * 10)  # 2 classes, 4 rows
+    assert Image.open(run / "previews/step-00000004.png").size == (2 + 2 * 90, 2 + 4 * 90)  # 2 classes, 4 rows
     assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [2, 4]
     assert list((run / "tensorboard").iterdir())
     about = json.loads((run / "ddim.json").read_text())
@@ -100,7 +100,7 @@ def test_the_run_holds_the_averaged_weights_and_diffusers_loads_it(faces, tmp_pa
         (["--precision", "fp16", "--device", "cpu"], "fp16 training needs an accelerator"),
         (["--checkpoint-every", "0"], "--checkpoint-every must be at least 1"),
         (["--resume"], "holds no run to resume"),
-        (["--zero-terminal-snr"], "use prediction v or x0"),
+        (["--zero-terminal-snr", "--prediction", "eps"], "use prediction v or x0"),
         (["--channels", "4"], "--channels"),
         (["--no-such-flag"], "no-such-flag"),
     ],
@@ -203,7 +203,7 @@ def test_fine_tuning_begins_with_the_other_models_weights(faces, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--prediction", "v"), "give --prediction eps"),
+        (("--prediction", "eps"), "give --prediction v"),
         (("--schedule", "cosine"), "another noise schedule"),
         (("--preset", "mnist"), "another network"),
         (("--labels", "ignore"), "another network"),

@@ -144,7 +144,7 @@ def test_sigterm_saves_and_says_how_to_go_on(data, sixty, tmp_path):
     assert process.returncode == 128 + signal.SIGTERM
     said = errors.splitlines()[-1]
     at = int(checkpoints(run / "state")[-1].stem.removeprefix("step-"))
-    assert f"stopped at step {at}" in said and said.endswith("--resume")
+    assert f"stopped at step {at}" in said and said.endswith(f"ddim train --resume {run}")
     assert train(data, run, 60, "--resume") == 0
     assert_same(sixty, run)
 

@@ -38,10 +38,19 @@ def command_from(name: str, command: type[T], args: list[str]) -> T:
 
 
 def _built(name: str, command: type[T], args: list[str]) -> T:
+    """The command; one that goes on with what knows its options (`settled`) takes those for what is not given."""
+    made: Any = _parsed(name, command, args)
+    settled: T = made.settled(lambda own: _parsed(name, command, args, own)) if hasattr(made, "settled") else made
+    return settled
+
+
+def _parsed(name: str, command: type[T], args: list[str], default: T | None = None) -> T:
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(command, args=args, prog=f"ddim {name}")
+            own: dict[str, Any] = {} if default is None else {"default": default}
+            made: T = tyro.cli(command, args=args, prog=f"ddim {name}", **own)
+            return made
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -63,8 +72,9 @@ def _with_config(command: type[Any], args: list[str]) -> tuple[list[str], list[s
     fields = {f.name: f for f in dataclasses.fields(command)}
     front: list[str] = []
     positional: dict[str, list[str]] = {}
+    spelled: dict[str, str] = SPELLINGS | getattr(command, "OLD", {})
     for key, value in options.items():
-        field = SPELLINGS.get(word := str(key).replace("-", "_"), word)
+        field = spelled.get(word := str(key).replace("-", "_"), word)
         if field not in fields:
             raise Refused(f"{path} names {key!r}, which is no option; choose from {', '.join(sorted(fields))}")
         kind, flag = str(fields[field].type), flag_of(field)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
+from ddim.cli.resumed import fields
+from ddim.cli.watch import Watch
 from ddim.data import Images, open_images
 from ddim.jobs import Cadence, Plan, Recipe, refuse_existing, resolve_precision, start, train_run
 from ddim.nets import PRESETS
@@ -22,8 +24,10 @@ from ddim.refused import Refused
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from ddim.checkpoints import Checkpoint
     from ddim.pixels import Fit
 
+LARGEST = 256  # pixels a side; beyond, a network has to be asked for by name
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
@@ -37,13 +41,15 @@ def cadence_of(asked: Mapping[str, Any]) -> Cadence:
     for name, low in least.items():
         if asked[name] < low:
             raise Refused(f"`{name}` must be at least {low}, got {asked[name]}")
-    return Cadence(*(asked[name] for name in least))
+    return Cadence(**{name: asked[name] for name in least}, preview_precision=asked["preview_precision"])
 
 
-def recipe_of(asked: Mapping[str, Any]) -> Recipe:
-    """What decides the weights, with its precision made definite."""
-    precision = resolve_precision(asked["precision"], asked["device"])
-    return Recipe(**{name: asked[name] for name in Recipe.__dataclass_fields__} | {"precision": precision})
+def recipe_of(asked: Mapping[str, Any], init: Checkpoint | None = None) -> Recipe:
+    """What decides the weights: precision made definite, and the prediction of `init` unless one is asked for."""
+    said: dict[str, Any] = {field: asked[option] for option, field in fields().items()}
+    said["precision"] = resolve_precision(said["precision"], asked["device"])
+    said["prediction"] = said["prediction"] or (init.prediction if init is not None else Recipe.prediction)
+    return Recipe(**said)
 
 
 def words_of(asked: DataclassInstance, ancestor: Mapping[str, Any] | None) -> str:
@@ -115,12 +121,15 @@ def labelled(asked: str, images: Images) -> bool:
     return sum(n > 0 for n in classes.values()) >= 2 if asked == "auto" else asked == "use"
 
 
-def preset_of(name: str | None, images: Images) -> str:
-    """The network of that name, or the one for images of this size.
+def preset_of(name: str | None, images: Images, init: Checkpoint | None = None) -> str:
+    """The network of that name, or that of `init`, or the one for images of this size.
 
     Raises:
-        Refused: an unknown name.
+        Refused: an unknown name; images larger than any network here is for.
     """
+    if name is None and init is not None:
+        name = (init.meta.get("provenance") or {}).get("preset")
+        name = name if name in PRESETS else None
     if name is not None:
         if name not in PRESETS:
             raise Refused(f"unknown --preset {name!r}; choose one of {', '.join(PRESETS)}")
@@ -131,6 +140,8 @@ def preset_of(name: str | None, images: Images) -> str:
         return "digits"
     if side <= 32:
         return "mnist" if c == 1 else "cifar10-small"
+    if side > LARGEST:
+        raise Refused(f"the images are {h}x{w}: no network here is for so large ones; give --size 64, or --size 128")
     return "64" if side <= 64 else "128"
 
 
@@ -159,17 +170,12 @@ def trained(plan: Plan, cadence: Cadence, *, resume: bool) -> None:
         size = sum(p.numel() for p in state.unwrapped.parameters()) / 1e6
         classes = f", {len(plan.images.class_names or ())} classes" if plan.labelled else ""
         print(f"preset {plan.preset}: {size:.2f}M parameters{classes}, {plan.recipe.precision}", file=sys.stderr)
-    bar = tqdm(
-        total=cadence.max_steps, initial=state.step, unit=" step", file=sys.stderr,
-        disable=not (main and sys.stderr.isatty()),
-    )  # fmt: skip
-    with signals() as caught, bar:
+    with signals() as caught, Watch(plan, state.step, cadence.max_steps, main=main) as watch:
         for p in train_run(plan, state, cadence, lambda: bool(caught)):
-            bar.set_postfix_str(f"loss {p.smooth_loss:.4f}, {p.images_per_second:.0f} images/s", refresh=False)
-            bar.update()
+            watch.step(p)
     if caught:
-        said = f"stopped at step {state.step}, checkpoint saved; go on with: {plan.command} --resume"
-        print(f"ddim: {said}", file=sys.stderr)
+        again = f"ddim train --resume {shlex.quote(str(plan.run))}"
+        print(f"ddim: stopped at step {state.step}, checkpoint saved; go on with: {again}", file=sys.stderr)
         sys.exit(128 + caught[0])
     if main:
         now = f"ddim sample {plan.run} --out DIR"
@@ -177,18 +183,24 @@ def trained(plan: Plan, cadence: Cadence, *, resume: bool) -> None:
 
 
 @contextmanager
-def memory(recipe: Recipe, resume: bool) -> Iterator[None]:
+def memory(recipe: Recipe) -> Iterator[None]:
     """Out of memory, in whoever's words, as a mistake with its remedy."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError; its CPU side has no name
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
             raise
-        kept = "; a run that has checkpoints keeps its options: that is a new --out" if resume else ""
         raise Refused(
             f"out of memory with --batch-size {recipe.batch_size} in {recipe.accumulation} part(s); "
-            f"split it with a larger --accumulation (the same result), or give a smaller --batch-size{kept}"
+            f"split it: --accumulation {_more_parts(recipe)} gives the same result but for rounding, also "
+            "with --resume; a smaller --batch-size needs a new run"
         ) from None
+
+
+def _more_parts(recipe: Recipe) -> int:
+    """The next number of parts that the batch can be split in; the batch itself at the end."""
+    more = range(2 * recipe.accumulation, recipe.batch_size)
+    return next((n for n in more if recipe.batch_size % n == 0), recipe.batch_size)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """Images to train and evaluate on: any source, checked once, decoded once, then read by index."""
 
 from ddim.data.batches import Batch, Batches, TensorBatches
-from ddim.data.cache import Images, Report, open_images
+from ddim.data.cache import Images, open_images
 from ddim.data.few import few_images
 from ddim.data.memory import images_of
+from ddim.data.report import Report
 from ddim.data.sources import Source, open_source
 
 __all__ = [

@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ddim.data.report import Report, refuse_unfit
 from ddim.data.room import BUILD, new_array
 from ddim.data.sources import Source, open_source
 from ddim.files import sweep, whole_folder, write_text
@@ -28,39 +29,6 @@ from ddim.refused import Refused
 FORMAT = 2  # raise when what is stored changes
 SHOWN, COLUMNS = 32, 8  # in a notebook
 PIXELS, LABELS, REPORT = "pixels.npy", "labels.npy", "report.json"
-
-
-@dataclass
-class Report:
-    """What the data check found, as it is told to the user before step 0."""
-
-    source: str
-    count: int = 0
-    shape: tuple[int, int, int] = (0, 0, 0)  # (C, H, W) after fitting
-    sizes: dict[str, int] = field(default_factory=dict)  # "WxH" of the files -> how many
-    modes: dict[str, int] = field(default_factory=dict)  # Pillow's mode of the files -> how many
-    classes: dict[str, int] | None = None
-    unreadable: list[str] = field(default_factory=list)
-    duplicates: int = 0
-    sha256: str = ""  # of pixels and labels: what training really sees
-
-    def lines(self) -> list[str]:
-        """The report in a few lines of text."""
-        c, h, w = self.shape
-        text = [f"{self.count} images from {self.source}, used as {h}x{w} {'grey' if c == 1 else 'RGB'}"]
-        text.append(f"sizes (width x height): {_most(self.sizes)}; modes: {_most(self.modes)}")
-        if self.classes is not None:
-            text.append(f"{len(self.classes)} classes: {_most(self.classes, 20)}")
-        if self.duplicates:
-            text.append(f"{self.duplicates} images are exact duplicates of others")
-        if self.unreadable:
-            text.append(f"{len(self.unreadable)} unreadable, left out: {', '.join(self.unreadable[:20])}")
-        return text
-
-
-def _most(counts: dict[str, int], n: int = 5) -> str:
-    shown = [f"{k} ({v})" for k, v in (list(counts.items()) if n > 5 else Counter(counts).most_common())[:n]]
-    return ", ".join(shown) + (f" and {len(counts) - n} more" if len(counts) > n else "")
 
 
 @dataclass(frozen=True, repr=False)
@@ -134,12 +102,14 @@ def open_images(
         with whole_folder(folder, last=(REPORT,)) as building:
             building.chmod(0o700)  # pictures are their owner's
             _build(source, building, size, fit, channels, skip_unreadable, progress)
+    elif source.unfit:
+        raise Refused(source.unfit)
     return _open(folder, source)
 
 
 def _open(folder: Path, source: Source) -> Images:
     stored: dict[str, Any] = json.loads((folder / REPORT).read_text())
-    report = Report(**{**stored, "shape": tuple(stored["shape"]), "source": source.name})
+    report = Report(**{**stored, "shape": tuple(stored["shape"]), "source": source.name, "unread": list(source.unread)})
     labels = np.load(folder / LABELS) if source.class_names is not None else None
     return Images(np.load(folder / PIXELS, mmap_mode="r"), labels, source.class_names, report)
 
@@ -174,7 +144,7 @@ def _build(
         seen.add(hashlib.blake2b(row.tobytes(), digest_size=16).digest())
         labels.append(_label(name, label, source))
         report.count += 1
-    _refuse(report, source, sizes, given, skip)
+    refuse_unfit(report, source, sizes if not given else {}, skip)
     assert pixels is not None  # _refuse has raised otherwise
     kept = channels or (1 if grey else 3)
     report.shape = (kept, *pixels.shape[1:3])
@@ -221,20 +191,3 @@ def _label(name: str, label: int | None, source: Source) -> int:
     if label is None or not 0 <= label < len(source.class_names):
         raise Refused(f"{name} of {source.name} has the label {label}, outside 0..{len(source.class_names) - 1}")
     return int(label)
-
-
-def _refuse(report: Report, source: Source, sizes: Counter[str], given: bool, skip: bool) -> None:
-    if report.unreadable and not skip:
-        more = f" and {len(report.unreadable) - 10} more" if len(report.unreadable) > 10 else ""
-        raise Refused(
-            f"{len(report.unreadable)} of {source.count} images cannot be read: "
-            f"{'; '.join(report.unreadable[:10])}{more}; "
-            "repair or remove them, or give `skip_unreadable`"
-        )
-    if len(sizes) > 1 and not given:
-        raise Refused(
-            f"the images of {source.name} have {len(sizes)} different sizes ({_most(dict(sizes))}); "
-            "choose one with `size` H or HxW"
-        )
-    if report.count < 2:
-        raise Refused(f"{source.name} holds {report.count} readable image(s); training needs at least 2")

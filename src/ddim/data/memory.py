@@ -8,7 +8,8 @@ import json
 import numpy as np
 from torch import Tensor
 
-from ddim.data.cache import Images, Report
+from ddim.data.cache import Images
+from ddim.data.report import Report
 from ddim.pixels import Pixels, to_uint8
 from ddim.refused import Refused
 

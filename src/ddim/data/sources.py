@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ddim.refused import Refused
 Raw = tuple[str, Path | bytes | Image.Image | None, int | None]
 """(name, file or bytes or picture, label); None for a row without an image."""
 
+UNREAD = frozenset({".heic", ".heif"})  # Pillow has no decoder of its own
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "fine_label")
 
 
@@ -35,6 +36,10 @@ class Source:
     class_names: tuple[str, ...] | None
     fingerprint: str
     read: Callable[[], Iterator[Raw]]
+    unread: tuple[str, ...] = ()
+    """Pictures in a format that is not read (HEIC), by name: left out, and told."""
+    unfit: str | None = None
+    """Why this is no data set as it was asked for; said together with what is wrong with its images."""
 
 
 def open_source(data: str | Path, *, labels: bool = True) -> Source:
@@ -43,7 +48,8 @@ def open_source(data: str | Path, *, labels: bool = True) -> Source:
     Args:
         data: a folder of images, a folder of one folder per class, a Parquet file or folder of them, "digits",
             or a hub id "owner/name" (its "train" split).
-        labels: whether they are wanted; if not, a label column that is none is passed over, not refused.
+        labels: whether they are wanted; if not, a label column that is none is passed over, not refused, and pictures
+            in a folder and in its sub-folders are one set.
 
     Raises:
         Refused: nothing there, nothing in it, or not readable; names the path and the remedy.
@@ -73,27 +79,44 @@ def _folder(root: Path, wanted: bool) -> Source:
         d.name: _image_files(root, d.rglob("*")) for d in sorted(root.iterdir()) if d.is_dir() and d.name[0] != "."
     }
     classes = {name: files for name, files in classes.items() if files}
-    if flat and classes:
-        raise Refused(
-            f"{root} holds {len(flat)} images beside {len(classes)} folders with images; "
-            "put all images in class folders, or all in one folder"
-        )
+    unread = tuple(str(p.relative_to(root)) for p in _image_files(root, root.rglob("*"), UNREAD))
     if not flat and not classes:
-        raise Refused(f"{root} holds no images (looked for {', '.join(sorted(SUFFIXES))}) and no .parquet file")
-    names = tuple(classes) or None
-    files = [(f, None) for f in flat] if flat else [(f, k) for k, c in enumerate(classes.values()) for f in c]
+        raise Refused(
+            f"{root} holds no images (looked for {', '.join(sorted(SUFFIXES))}) and no .parquet file"
+            + (f"; {told_unread(unread)}" if unread else "")
+        )
+    unfit = None
+    if flat and classes and wanted:
+        unfit = (
+            f"{root} holds {len(flat)} images beside {len(classes)} folders with images; give `labels` ignore to take "
+            "all of them as one set, or put all images in class folders"
+        )
+    names = tuple(classes) if not flat else None
+    files: list[tuple[Path, int | None]] = [(f, k) for k, c in enumerate(classes.values()) for f in c]
+    if flat:
+        files = [(f, None) for f in sorted([*flat, *(f for f, _ in files)])]
     stats = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f, _ in files]
 
     def read() -> Iterator[Raw]:
         for file, label in files:
             yield str(file.relative_to(root)), file, label
 
-    return Source(str(root), len(files), names, _digest("folder", str(root.resolve()), stats), read)
+    return Source(str(root), len(files), names, _digest("folder", str(root.resolve()), stats), read, unread, unfit)
 
 
-def _image_files(root: Path, paths: Iterable[Path]) -> list[Path]:
+def told_unread(names: Sequence[str]) -> str:
+    """How many pictures are in a format that is not read, which, and what to do."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return (
+        f"left out: {len(names)} in HEIC, which Pillow does not read ({', '.join(names[:10])}{more}); "
+        "save them as JPEG (Mac: sips -s format jpeg *.HEIC; Linux: heif-convert; iPhone: Settings, Camera, Formats, "
+        "Most Compatible)"
+    )
+
+
+def _image_files(root: Path, paths: Iterable[Path], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """Those that are images, and neither hidden nor below a hidden folder (thumbnails, versions)."""
-    images = (p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file() and not _is_overview(p))
+    images = (p for p in paths if p.suffix.lower() in suffixes and p.is_file() and not _is_overview(p))
     return sorted(p for p in images if not any(part[0] == "." for part in p.relative_to(root).parts))
 
 

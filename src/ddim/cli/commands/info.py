@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import tyro
 
 import ddim
@@ -24,6 +26,14 @@ class Command(options.Foreign, options.OfModel):
             raise Refused("--check needs --data DATA, and --data is for --check")
         from ddim.cli.facts import checked, described, reported
 
+        run = ddim.jobs.standing(Path(self.model))
+        if run is not None:
+            from ddim.cli.commands.train import Command as Train
+            from ddim.cli.resumed import progress
+
+            print(progress(Path(self.model), run, Train) + "\n")
+            if not run.steps:
+                return  # no checkpoint yet, so no model either
         checkpoint = ddim.load(self.model, family=self.family, config=self.config).checkpoint
         print(described(checkpoint))
         if self.data is not None:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 import ddim
 from ddim.cli import options
+from ddim.refused import Refused
 
 
 @options.command
 class Command(options.OnDevice):
     """Train a noise-prediction network on your own images; the run folder is the model."""
 
-    data: tyro.conf.Positional[str]
-    """A folder of images, a folder per class, a .parquet file, a hub id, or "digits"."""
-    out: Path
+    data: tyro.conf.Positional[str | None] = None
+    """A folder of images, a folder per class, a .parquet file, a hub id, or "digits"; with --resume alone the run."""
+    out: Path | None = None
     """The run folder: model, state/, previews/, log.jsonl, tensorboard/."""
     preset: str | None = None
-    """The network: digits (8x8), mnist or grey32 (28x28, 32x32 grey), cifar10-small, cifar10, 64 or 128 (by size)."""
+    """The network: digits (8x8), mnist or grey32 (28x28, 32x32 grey), cifar10-small, cifar10, 64 or 128.
+    Default: by size, or that of --init."""
     init: str | None = None
     """Fine-tune: begin with the weights of this model (bundled name, run, folder or checkpoint), not random ones."""
     max_steps: int = 10000
@@ -39,12 +42,13 @@ class Command(options.OnDevice):
     """Adam, or Adam with decoupled weight decay."""
     weight_decay: float = 0.0
     """Weight decay."""
-    clip: float = 1.0
+    grad_clip: Annotated[float, tyro.conf.arg(aliases=("--clip",))] = 1.0
     """Largest gradient norm."""
+    OLD: ClassVar = {"clip": "grad_clip"}
     ema: float = 0.999
     """Decay of the averaged weights, warmed up as (1 + n)/(10 + n)."""
-    prediction: Literal["eps", "x0", "v"] = "eps"
-    """What the network learns to return."""
+    prediction: Literal["eps", "x0", "v"] | None = None
+    """What the network learns to return. Default: v, or what --init returns."""
     min_snr_gamma: float | None = None
     """Weight the loss by min(SNR, gamma); 5 is usual. Default: all times alike."""
     schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid"] = "linear"
@@ -75,26 +79,39 @@ class Command(options.OnDevice):
     """Steps between checkpoints; the last two are kept."""
     preview_every: int = 1000
     """Steps between preview pictures; 0 for none."""
+    preview_precision: options.Fast = "auto"
+    """Number format of the previews; auto as in `ddim sample`."""
     log_every: int = 50
     """Steps between lines of log.jsonl."""
     resume: bool = False
-    """Go on with the run in --out; options that decide the weights must be as they were (--init may be left out)."""
+    """Go on with the run in --out (or, without DATA, in the folder named): what is not given is as the run has it. What
+    decides the weights must be as it was; accumulation, device, processes, max-steps and how often what is written may
+    change."""
+
+    def settled(self, parse: Callable[[Command], Command]) -> Command:
+        """With the run's own options for those not given, where one is gone on with; `parse` reads argv over others."""
+        from ddim.cli import resumed
+
+        return resumed.settled(self, parse) if self.resume else self
 
     def run(self) -> None:
         from ddim.cli import training
 
-        cadence, recipe = training.cadence_of(vars(self)), training.recipe_of(vars(self))
+        if self.data is None or self.out is None:
+            raise Refused("say of what and where: ddim train DATA --out RUN, or ddim train --resume RUN")
+        cadence = training.cadence_of(vars(self))
         training.refuse_place(self.out, Path(self.data), self.resume)
         # A run that has a checkpoint needs the model it began from no more: that may be gone, or trained on.
         known = ddim.jobs.ancestor_of(self.out) if self.resume else None
         init = None if known is not None or self.init is None else ddim.load(self.init).checkpoint
+        recipe = training.recipe_of(vars(self), init)
         images = training.checked_images(
             self.data, size=self.size, fit=self.fit, channels=self.channels, skip_unreadable=self.skip_unreadable,
             labels=self.labels != "ignore",
         )  # fmt: skip
         plan = ddim.jobs.Plan(
-            self.out, images, training.preset_of(self.preset, images), recipe, training.labelled(self.labels, images),
-            training.words_of(self, known), self.device, init, known,
+            self.out, images, training.preset_of(self.preset, images, init), recipe,
+            training.labelled(self.labels, images), training.words_of(self, known), self.device, init, known,
         )  # fmt: skip
-        with training.memory(recipe, self.resume):
+        with training.memory(recipe):
             training.trained(plan, cadence, resume=self.resume)

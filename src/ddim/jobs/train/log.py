@@ -22,7 +22,7 @@ class Log:
         from torch.utils.tensorboard import SummaryWriter
 
         path = folder / LOG
-        kept = [line for line in _lines(path) if line["step"] <= step]
+        kept = [line for line in lines(path) if line["step"] <= step]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / BOARD), purge_step=step + 1)  # type: ignore[no-untyped-call]
@@ -44,12 +44,12 @@ class Log:
         self.board.close()  # type: ignore[no-untyped-call]
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log; a last line cut by a crash is left out."""
-    lines = []
+    found = []
     for text in path.read_text().splitlines() if path.exists() else ():
         try:
-            lines.append(json.loads(text))
+            found.append(json.loads(text))
         except ValueError:
             continue
-    return lines
+    return found

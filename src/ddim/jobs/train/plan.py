@@ -10,6 +10,7 @@ from typing import Any
 from ddim.checkpoints import Checkpoint
 from ddim.data import Images
 from ddim.jobs.train.recipe import Recipe
+from ddim.nets import DiffusersNetwork
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Cadence:
     checkpoint_every: int = 1000
     log_every: int = 50
     preview_every: int = 1000
+    preview_precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,37 @@ class Plan:
         return {
             **self.recipe.as_dict(),
             "preset": self.preset, "shape": list(self.images.shape), "conditional": self.labelled,
-            "data": self.images.report.sha256,
+            "data": self.images.report.sha256, "source": self.source, "command": self.command,
             **({"init": self.descent["sha256"]} if self.descent is not None else {}),
         }  # fmt: skip
+
+    @property
+    def source(self) -> str:
+        """Where the images lie, as it is understood from any folder."""
+        found = Path(self.images.report.source)
+        return str(found.absolute()) if found.exists() else self.images.report.source
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the model folder says beside weights and schedule: whoever samples reads it there, the previews here.
+
+        x0 has the error of a predicted eps times noise/signal, 157 at the end of the linear schedule, so it is clamped
+        there; v and x0 have no such factor. Encoding never clips.
+        """
+        names = self.images.class_names if self.labelled else None
+        return {
+            "shape": self.images.shape, "data_range": (-1.0, 1.0),
+            "num_classes": len(names) if names else None, "labels": tuple(names) if names else None,
+            "null_label": len(names) if names and self.recipe.label_dropout > 0 else None,
+            "clips": self.recipe.prediction == "eps",
+        }  # fmt: skip
+
+    def model(self, network: DiffusersNetwork) -> Checkpoint:
+        """These weights as the run's folder tells them, in memory."""
+        return Checkpoint(
+            network, self.recipe.noise_schedule(), self.recipe.prediction, family="ddim", source=str(self.run),
+            sha256="", **self.facts,
+        )  # fmt: skip
 
     @property
     def descent(self) -> Mapping[str, Any] | None:

@@ -1,46 +1,42 @@
-"""Pictures of a run as it goes, in the precision it trains in."""
+"""Pictures of a run as it goes: what sampling from its folder would show at that step."""
 
 from __future__ import annotations
 
+import copy
 import json
 
-import torch
 from PIL import Image
 
-from ddim.denoise import Clip, Denoiser, NetworkDenoiser, bound, labels
 from ddim.jobs.train.plan import Plan
 from ddim.jobs.train.state import TrainState
+from ddim.model import Model
 from ddim.nets import DiffusersNetwork
 from ddim.pixels import grid, save_png, to_uint8
-from ddim.process import noise, tau
-from ddim.solve import sample
 
-PREVIEWS, PREVIEW_STEPS = "previews", 20
+PREVIEWS, PREVIEW_STEPS, ROWS = "previews", 20, 4
+TILE = 84  # pixels a picture has at least: small ones are enlarged, without smoothing
 
 
-@torch.no_grad()
-def preview(plan: Plan, state: TrainState[DiffusersNetwork], rows: int = 4) -> Image.Image:
-    """previews/step-N.png: the same seeds every time, 20 DDIM steps from the averaged weights, x0 clipped."""
-    schedule = plan.recipe.noise_schedule()
-    columns = len(plan.images.class_names or ()) if plan.labelled else 8
-    columns = max(2, min(columns, 16))
-    network = state.unwrapped
-    device = state.accelerator.device
-    denoise: Denoiser = Clip(NetworkDenoiser(network, schedule, plan.recipe.prediction))
-    if plan.labelled:
-        classes = len(plan.images.class_names or ())
-        label = torch.arange(rows * columns, device=device) % columns % classes
-        denoise = bound(denoise, labels(label))
-    x_T = noise(range(rows * columns), plan.images.shape, device=device)
-    network.eval()
-    with (
-        state.ema.applied(network),
-        torch.autocast(device.type, torch.bfloat16, enabled=plan.recipe.precision != "fp32"),
-    ):
-        x = sample(denoise, x_T, tau(schedule.T, min(PREVIEW_STEPS, schedule.T)))
-    network.train()
-    picture = grid(to_uint8(x), columns)
+def preview(plan: Plan, state: TrainState[DiffusersNetwork], precision: str = "auto") -> Image.Image:
+    """previews/step-N.png: seeds 0, 1, ... every time, 20 DDIM steps from the averaged weights, classes in turn.
+
+    Through the same `Sampler` as whoever samples the run's folder with as many steps, the same seeds, label "cycle" and
+    that precision; so the pictures are the same.
+    """
+    columns = max(2, min(len(plan.images.class_names or ()) if plan.labelled else 8, 16))
+    model = Model(plan.model(averaged(state))).to(state.accelerator.device)
+    steps = min(PREVIEW_STEPS, model.schedule.T)
+    sampler = model.sampler(steps=steps, label="cycle" if plan.labelled else None, precision=precision)
+    x = sampler.sample(range(ROWS * columns))
+    picture = grid(to_uint8(x), columns, scale=max(1, -(-TILE // x.shape[2])))
     path = plan.run / PREVIEWS / f"step-{state.step:08d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(path, picture, {"ddim": json.dumps({"step": state.step, "preview_steps": PREVIEW_STEPS})})
+    save_png(path, picture, {"ddim": json.dumps({"step": state.step, "preview_steps": steps, **sampler.recipe})})
     return picture
+
+
+def averaged(state: TrainState[DiffusersNetwork]) -> DiffusersNetwork:
+    """A copy of the network with the averaged weights; accelerate's wrapping of the original stays behind."""
+    own = state.unwrapped
+    with state.ema.applied(own):
+        return DiffusersNetwork(copy.deepcopy(own.unet), own.null_label).eval()

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ddim.jobs.job import differences
+from ddim.jobs.job import differences, plain
 from ddim.process import Objective, Schedule
 from ddim.refused import Refused
 
 SCHEDULES = ("linear", "scaled_linear", "cosine", "sigmoid")
 PREDICTIONS = ("eps", "x0", "v")  # what a model folder can say of itself
+MAY_CHANGE = (
+    "accumulation",
+    "command",
+    "source",
+)  # on resume: rounding at most; the words it was begun with; where it lies
 
 
 class Pace(Protocol):
@@ -64,7 +69,7 @@ class Recipe:
         Refused: a number outside its range.
     """
 
-    prediction: str = "eps"
+    prediction: str = "v"
     min_snr_gamma: float | None = None
     schedule: str = "linear"
     timesteps: int = 1000
@@ -156,7 +161,10 @@ def read_recipe(path: Path, run: Path) -> dict[str, Any]:
 
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """The first field in which two recipes differ, in words, or None."""
-    for name in differences(stored, wanted):
-        return f"{name} was {stored.get(name)} and is now {wanted.get(name)}"
+    """The first field in which two recipes differ, in words, or None; what may change on resume is no difference."""
+    for name in differences(stored, plain(wanted)):
+        if name == "data":
+            return "the images changed"
+        if name not in MAY_CHANGE:
+            return f"{name} was {stored.get(name)} and is now {wanted.get(name)}"
     return None

@@ -16,7 +16,7 @@ import torch
 from ddim.checkpoints import save_folder
 from ddim.data import Batches
 from ddim.files import is_temporary, sweep, write_text
-from ddim.jobs.job import RECIPE, plain
+from ddim.jobs.job import RECIPE
 from ddim.jobs.train.log import BOARD, LOG, Log
 from ddim.jobs.train.loop import DivergedError, Progress, fit
 from ddim.jobs.train.loss import Denoising
@@ -81,6 +81,15 @@ def _left(name: str) -> bool:
     return is_temporary(name) or (name.startswith("step-") and name.endswith(".part"))
 
 
+def stored_recipe(run: Path) -> dict[str, Any]:
+    """Everything a run stored when it began or was last gone on with.
+
+    Raises:
+        Refused: there is nothing, or it is damaged.
+    """
+    return read_recipe(run / STATE / RECIPE, run)
+
+
 def ancestor_of(run: Path) -> dict[str, Any] | None:
     """What a run that has a checkpoint says of the model it was begun from, which it needs no more."""
     if not checkpoints(run / STATE):
@@ -96,10 +105,16 @@ def ancestor_of(run: Path) -> dict[str, Any] | None:
 
 def _refuse_other_recipe(folder: Path, plan: Plan) -> None:
     stored = read_recipe(folder / RECIPE, plan.run)
-    changed = difference(stored, plain(plan.stored()))
+    changed = difference(stored, plan.stored())
+    if changed and not checkpoints(folder):
+        raise Refused(f"cannot resume {plan.run} with another recipe: {changed}; begin anew, without `resume`")
+    if changed and "images" in changed:
+        raise Refused(
+            f"{changed} ({plan.images.report.source}: {len(plan.images)} now) since {plan.run} began, or how they are "
+            f"read: start from it with `init` {plan.run} and a new `out`"
+        )
     if changed:
-        remedy = "give the same options or a new `out`" if checkpoints(folder) else "begin anew, without `resume`"
-        raise Refused(f"cannot resume {plan.run} with another recipe: {changed}; {remedy}")
+        raise Refused(f"cannot resume {plan.run} with another recipe: {changed}; leave that out, or choose a new `out`")
 
 
 def train_run(
@@ -124,7 +139,7 @@ def train_run(
                 log.write(p)
             last = p.step == cadence.max_steps or _agreed(state, stop())
             if log is not None and _due(p.step, cadence.preview_every):
-                log.picture(preview(plan, state), p.step)
+                log.picture(preview(plan, state, cadence.preview_precision), p.step)
             if last or _due(p.step, cadence.checkpoint_every):
                 checkpoint(plan, state)
             yield p
@@ -165,12 +180,8 @@ def checkpoint(plan: Plan, state: TrainState[DiffusersNetwork]) -> None:
 
 def export(plan: Plan, state: TrainState[DiffusersNetwork]) -> None:
     """RUN as a model folder with the averaged weights."""
-    names = plan.images.class_names if plan.labelled else None
     meta: dict[str, Any] = {
-        "shape": list(plan.images.shape), "data_range": [-1.0, 1.0],
-        "num_classes": len(names) if names else None, "labels": list(names) if names else None,
-        "null_label": len(names) if names and plan.recipe.label_dropout > 0 else None,
-        "clips": False,  # the paper's DDIM clips nothing, and what is not clipped can be inverted
+        **plan.facts,
         "provenance": {
             "command": plan.command, "data": plan.images.report.source, "data_sha256": plan.images.report.sha256,
             "images": len(plan.images), "steps": state.step, "preset": plan.preset, "weights": "ema",

@@ -209,6 +209,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*.pt") if _NAME.fullmatch(p.name))
 
 
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, by its name."""
+    return int(path.stem.removeprefix("step-"))
+
+
 def load_checkpoint(path: Path, state: TrainState[Any]) -> None:
     """Put a checkpoint into a fresh state of the same recipe.
 

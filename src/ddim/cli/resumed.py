@@ -1,0 +1,96 @@
+"""What `ddim train --resume` knows without being told: the options a run was begun with, from what it stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ddim.cli.parse import command_from
+from ddim.cli.watch import duration
+from ddim.jobs import Recipe, Standing, stored_recipe
+from ddim.refused import Refused
+
+Command = TypeVar("Command", bound=Any)
+
+
+def settled(asked: Command, parse: Callable[[Command], Command]) -> Command:
+    """The run's options with those of argv over them; `parse` reads argv with other defaults."""
+    known = options(asked)
+    made = parse(known)
+    return dataclasses.replace(made, data=known.data) if asked.out is None else made
+
+
+def options(asked: Command) -> Command:
+    """The options of the run that is asked for; without --out, what stands in DATA's place is the run.
+
+    Raises:
+        Refused: no run is named, or there is none.
+    """
+    alone = asked.out is None
+    if alone and asked.data is None:
+        raise Refused("say which run goes on: ddim train --resume RUN")
+    run = Path(str(asked.data)) if alone else Path(str(asked.out))
+    stored = stored_recipe(run)
+    begun = _begun(type(asked), stored, run)
+    changes: dict[str, Any] = {"out": run, "resume": True, "preset": stored.get("preset")}
+    changes |= {f: stored[r] for f, r in fields().items() if r in stored}
+    found = asked.data if not alone else _data(stored, begun)
+    if found is None:
+        raise Refused(
+            f"{run} does not say where its images lie (it is of an older version, and never saved a model); "
+            f"give them: ddim train DATA --out {run} --resume"
+        )
+    known: Command = dataclasses.replace(asked if begun is None else begun, data=found, **changes)
+    return known
+
+
+def fields() -> dict[str, str]:
+    """Option -> field of the recipe. Both have one name, but for the gradient's largest norm."""
+    return {"grad_clip" if name == "clip" else name: name for name in Recipe.__dataclass_fields__}
+
+
+def _begun(command: type[Any], stored: Mapping[str, Any], run: Path) -> Any:
+    """The command that began the run; None where neither its recipe nor its model says."""
+    words = stored.get("command")
+    try:
+        words = words or json.loads((run / "ddim.json").read_text())["provenance"]["command"]
+        begun: Any = command_from("train", command, shlex.split(words)[2:])
+        return begun
+    except (OSError, ValueError, LookupError, TypeError):  # Refused is a ValueError: words of a later version
+        return None
+
+
+def _data(stored: Mapping[str, Any], begun: Any) -> str | None:
+    """Where the images lie: as stored where they are there, else as it was typed."""
+    source, typed = stored.get("source"), None if begun is None else begun.data
+    return typed if source is None or (typed is not None and Path(typed).exists()) else str(source)
+
+
+def progress(run: Path, found: Standing, train: type[Any]) -> str:
+    """How far a run has come, one fact a line; `train` are the options of `ddim train`."""
+    begun = _begun(train, stored_recipe(run), run)
+    most = None if begun is None else begun.max_steps
+    left = None if most is None else found.left(most)
+    rows = [
+        ("steps done", f"{found.steps}" + ("" if most is None else f" of {most}")),
+        ("images seen", f"{found.images:,}"),
+        ("data", found.data or "not stored (a run of an older version)"),
+        ("command", found.command or "not stored (a run of an older version)"),
+        ("last loss", "nothing logged yet" if found.loss is None else f"{found.loss:.4g} at step {found.logged}"),
+        ("time left", _left(found, most, left)),
+        ("goes on with", f"ddim train --resume {shlex.quote(str(run))}"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _left(found: Standing, most: int | None, left: float | None) -> str:
+    if most is not None and found.steps >= most:
+        return "none: all steps are done; more with --max-steps"
+    if left is None:
+        return "not known: nothing logged yet" if most is not None else "not known: max-steps is not stored"
+    return f"about {duration(left)} at {found.speed:.3g} images/s"

@@ -1,0 +1,88 @@
+"""What one sees of a run: a bar where somebody watches, else a line a minute, and how long it will take."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from ddim.jobs import HOPELESS, Clock, Plan, Progress, smaller
+
+EVERY = 60.0  # seconds between lines
+
+
+class Watch:
+    """A bar, or lines, of one process of a run."""
+
+    def __init__(
+        self, plan: Plan, begun: int, max_steps: int, *, main: bool, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.plan, self.max_steps, self.main, self.now = plan, max_steps, main, now
+        self.clock, self.told, self.estimated = Clock(max_steps, now), now(), False
+        self.live = main and sys.stderr.isatty()
+        self.bar: Any = tqdm(total=max_steps, initial=begun, unit=" step", file=sys.stderr, disable=not self.live)
+
+    def __enter__(self) -> Watch:
+        self.bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.__exit__(kind, error, trace)
+
+    def step(self, p: Progress) -> None:
+        """After every step."""
+        self.clock.tick(p.step)
+        self.bar.set_postfix_str(f"loss {p.smooth_loss:.4f}, {p.images_per_second:.0f} images/s", refresh=False)
+        self.bar.update()
+        if not self.main:
+            return
+        if not self.estimated and self.clock.seconds is not None:
+            self.estimated = True
+            self._estimate(p.step)
+        if not self.live and self.now() - self.told >= EVERY:
+            self.told = self.now()
+            self._say(f"step {p.step} of {self.max_steps}: loss {p.smooth_loss:.4f}, {self._speed()}")
+
+    def _say(self, line: str) -> None:
+        self.bar.write(line, file=sys.stderr)
+
+    def _speed(self) -> str:
+        if not self.clock.seconds or self.clock.left is None:
+            return "time left not known yet"
+        return f"{self.plan.recipe.batch_size / self.clock.seconds:.3g} images/s, {duration(self.clock.left)} left"
+
+    def _estimate(self, step: int) -> None:
+        """Once, after the first steps."""
+        seconds, left = self.clock.seconds or 0.0, self.clock.left or 0.0
+        steps = self.max_steps - step
+        if steps and left >= EVERY:
+            self._say(f"{steps} steps to go take about {duration(left)} on this machine ({self._speed()})")
+        if left < HOPELESS:
+            return
+        found = smaller(self.plan, left)
+        other = ""
+        if found is not None:
+            size = "" if found.size == self.plan.images.shape[1:] else " --size {}x{}".format(*found.size)
+            other = f"--preset {found.preset}{size} takes about {duration(found.seconds)}; "
+        self._say(
+            f"warning: preset {self.plan.preset} is too much for this machine. {other}"
+            f"--max-steps {max(1, int(86400 / max(seconds, 1e-9)))} are done in a day"
+        )
+
+
+def duration(seconds: float) -> str:
+    """ "40 s", "12 min", "3 h 20 min", "9 days"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 2 * 86400:
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours} h {minutes} min"
+    return f"{seconds / 86400:.0f} days"
