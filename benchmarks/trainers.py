@@ -59,7 +59,7 @@ class Ours:
 
     def __init__(self, task: Task, precision: str) -> None:
         recipe = Recipe(
-            batch_size=task.batch, precision=precision, seed=task.seed, warmup=task.warmup,
+            prediction="eps", batch_size=task.batch, precision=precision, seed=task.seed, warmup=task.warmup,
             **({} if task.lr is None else {"lr": task.lr}),
         )  # fmt: skip
         images = open_images(task.folder, cache=task.folder.parent / f"{task.folder.name}-cache")
