@@ -37,6 +37,9 @@ OWN_MEANING = {
     "sigma_hat": "in place of --eta, or rows more",
     "method": "one, or a list",
     "reference": "steps, or images",
+    "fit": "of training: to --size, which is the images' own there",
+    "size": "of training: of what is learnt",
+    "skip_unreadable": "of training",
 }
 """Names that commands document by themselves although others do, and why the words cannot be shared."""
 
@@ -50,7 +53,7 @@ def documented(path):
 
 
 def test_no_option_is_documented_twice():
-    files = [CLI / "options.py", *COMMAND_FILES]
+    files = [CLI / "options.py", CLI / "pictures.py", *COMMAND_FILES]
     found = [(name, text) for path in files for name, text in documented(path)]
     assert len(found) > 100, "the reader of fields reads"
     texts = Counter(text for _, text in found)
@@ -61,12 +64,12 @@ def test_no_option_is_documented_twice():
 
 def test_every_option_of_every_command_has_help():
     texts = defaultdict(set)
-    for path in [CLI / "options.py", *COMMAND_FILES]:
+    for path in [CLI / "options.py", CLI / "pictures.py", *COMMAND_FILES]:
         for name, _ in documented(path):
             texts[path.stem].add(name)
     for name in COMMANDS:
         command = command_of(name)
-        told = texts["options"] | texts[command.__module__.rpartition(".")[2]]
+        told = texts["options"] | texts["pictures"] | texts[command.__module__.rpartition(".")[2]]
         assert {f.name for f in dataclasses.fields(command)} <= told, name
 
 
@@ -86,7 +89,7 @@ def test_arguments_keep_their_places():
         "export": ["model", "out"], "encode": ["model", "images"], "decode": ["model", "latents"],
         "reconstruct": ["model", "data"], "consistency": ["model"], "interpolate": ["model"],
         "edit": ["model", "image"], "evaluate": ["model", "data"], "tune": ["model", "data"], "bench": ["model"],
-        "demo": ["model"],
+        "demo": ["model"], "measure": ["folder", "data"],
     }  # fmt: skip
 
 

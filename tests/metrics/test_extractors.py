@@ -77,7 +77,7 @@ def test_no_file_is_called_by_the_name_of_a_standard_one(tmp_path):
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(Refused, match="there is no extractor 'vgg': choose mnist, inception, dinov2, pixels or a"):
+    with pytest.raises(Refused, match="there is no extractor 'vgg': choose mnist, colour, inception, dinov2, "):
         extractor("vgg")
     with pytest.raises(Refused, match="reads grey images, got 3 channels"):
         extractor("mnist").features(torch.zeros(1, 3, 28, 28))

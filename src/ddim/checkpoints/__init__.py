@@ -12,13 +12,13 @@ from ddim.checkpoints.families import (
     write_onnx_folder,
 )
 from ddim.checkpoints.opening import open_checkpoint
-from ddim.checkpoints.probe import Verdict, probe_checkpoint
+from ddim.checkpoints.probe import Verdict, clearly_below, denoising_error, probe_checkpoint
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.settings import parsed, read_settings
 from ddim.checkpoints.tuned import load_tuned, save_tuned
 
 __all__ = [
-    "Checkpoint", "Verdict", "export_checkpoint", "load_folder", "load_tuned", "open_checkpoint", "parsed",
-    "probe_checkpoint", "read_settings", "save_checkpoint", "save_folder", "save_own_folder", "save_tuned",
-    "write_onnx_folder",
+    "Checkpoint", "Verdict", "clearly_below", "denoising_error", "export_checkpoint", "load_folder", "load_tuned",
+    "open_checkpoint", "parsed", "probe_checkpoint", "read_settings", "save_checkpoint", "save_folder",
+    "save_own_folder", "save_tuned", "write_onnx_folder",
 ]  # fmt: skip

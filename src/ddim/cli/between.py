@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ddim import uses
-from ddim.cli.show import read_images
 from ddim.model import Model, Sampler
 from ddim.refused import Refused
 
@@ -25,6 +25,7 @@ class Between:
         weights: of each point its class as weights over the embeddings (points, K + 1), or None.
         latents, images: of each point, (*state_shape) and (C, H, W) in [-1, 1].
         notes: how well the files come back, for people.
+        words: what names each point: a seed, or a file.
     """
 
     sampler: Callable[[Any], Sampler]
@@ -32,12 +33,14 @@ class Between:
     latents: tuple[Tensor, ...]
     images: tuple[Tensor, ...]
     notes: tuple[str, ...]
+    words: tuple[str, ...]
 
     @classmethod
     def of(
-        cls, model: Model, sampler: Callable[[Any], Sampler], words: Sequence[str], classes: Sequence[int] | None
-    ) -> Between:
-        """The points of these words, seeds or image files; files are encoded.
+        cls, model: Model, sampler: Callable[[Any], Sampler], words: Sequence[str], classes: Sequence[int] | None,
+        read: Callable[[Path], Tensor],
+    ) -> Between:  # fmt: skip
+        """The points of these words, seeds or image files (`read` makes a picture of one); files are encoded.
 
         Raises:
             Refused: neither.
@@ -54,12 +57,12 @@ class Between:
                 continue
             if not Path(word).exists():
                 raise Refused(f"{word} is neither a seed nor an image file")
-            x = read_images(model, [Path(word)])
+            x = read(Path(word))
             z = sampler(None if classes is None else classes[i]).encode(x, "implicit")
             notes.append(f"{word}: encoded, comes back at {float(z.certificate.psnr[0]):.1f} dB")
             latents.append(z.x_T[0])
             images.append(x[0])
-        return cls(sampler, weights, tuple(latents), tuple(images), tuple(notes))
+        return cls(sampler, weights, tuple(latents), tuple(images), tuple(notes), tuple(words))
 
     def strip(self, frames: int, rule: str) -> tuple[Tensor, str]:
         """Images along the path through all points, and what it does to the norm, in words."""
@@ -90,3 +93,20 @@ class Between:
 
     def _made(self, x_T: Tensor, weights: Tensor | None) -> Tensor:
         return self.sampler(weights).sample(range(len(x_T)), latents=x_T)
+
+    def heads(self, frames: int) -> list[str]:
+        """Above each frame of a strip: the point it is, or how far along the whole path it is."""
+        places = [Fraction(i * (len(self.words) - 1), frames - 1) for i in range(frames)]
+        shares = (f"{i / (frames - 1):.2f}" for i in range(frames))
+        return [_shown(self.words[int(p)]) if p.denominator == 1 else u for p, u in zip(places, shares, strict=True)]
+
+    def corners(self, rows: int, columns: int) -> list[str]:
+        """Below each picture of a square: the corner it is, or nothing."""
+        at = (0, columns - 1, (rows - 1) * columns, rows * columns - 1)
+        names = dict(zip(at, map(_shown, self.words), strict=True))
+        return [names.get(i, "") for i in range(rows * columns)]
+
+
+def _shown(word: str) -> str:
+    """A point, for a caption: "seed 3" or a file's name."""
+    return f"seed {word}" if word.isdecimal() else Path(word).stem

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from ddim.checkpoints import Checkpoint, Verdict, probe_checkpoint
+import math
+from collections import Counter
+
+from ddim.checkpoints import Checkpoint, Verdict, clearly_below, denoising_error, probe_checkpoint
 from ddim.cli.show import table
 from ddim.data import few_images
+from ddim.pixels import Fit
 
 IMAGES = 16
+LEAST = 4  # pictures the probe must have
 
 
 def described(k: Checkpoint) -> str:
@@ -52,9 +57,32 @@ def _clipping(k: Checkpoint) -> str:
     return f"to {-k.clip_range:g}..{k.clip_range:g}, eps re-derived"
 
 
-def checked(checkpoint: Checkpoint, data: str) -> Verdict:
+def checked(
+    checkpoint: Checkpoint, data: str, fit: Fit = "crop", inner: tuple[int, int] | None = None, *, skip: bool = False,
+    seen: Counter[tuple[int, int]] | None = None,
+) -> Verdict:  # fmt: skip
     """The probe on a few images of DATA, spread evenly over it."""
-    return probe_checkpoint(checkpoint, few_images(data, checkpoint.picture_shape, IMAGES))
+    images = few_images(data, checkpoint.picture_shape, IMAGES, fit, inner, skip_unreadable=skip, seen=seen)
+    return probe_checkpoint(checkpoint, images)
+
+
+def bordered_better(checkpoint: Checkpoint, data: str, small: tuple[int, int], fit: Fit) -> str | None:
+    """Small pictures enlarged, or in a black border: which of the two the network denoises better, where that is clear.
+
+    None where it is not, and where DATA holds too few pictures to tell.
+    """
+    shape = checkpoint.picture_shape
+    large, within = (few_images(data, shape, IMAGES, fit, inner, skip_unreadable=True) for inner in (None, small))
+    if len(large) < LEAST:
+        return None
+    a, b = (denoising_error(checkpoint, images) for images in (large, within))
+    size = f"{small[0]}" if small[0] == small[1] else f"{small[0]}x{small[1]}"
+    told = (
+        f"denoising error {math.exp(float(a.mean())):.3g} enlarged, {math.exp(float(b.mean())):.3g} in a black border"
+    )
+    if clearly_below(b, a):
+        return f"the model knows these pictures better unenlarged ({told}): give --size {size}"
+    return f"the model knows these pictures better enlarged ({told})" if clearly_below(a, b) else None
 
 
 def reported(report: Verdict) -> str:

@@ -10,16 +10,14 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform
 
 import tyro
 
 import ddim
-from ddim.cli.typed import SPELLED, numbers
+from ddim.cli import typed
+from ddim.cli.typed import SPELLED
 from ddim.refused import Refused
-
-if TYPE_CHECKING:
-    from ddim.data import Images
 
 T = TypeVar("T")
 
@@ -61,19 +59,6 @@ class OfModel:
         """Everything that decides an image: the options of the same names as `Model.sampler`'s, and `how` over them."""
         names = ("spacing", "guidance", "clip", "precision")
         return model.sampler(**{name: getattr(self, name) for name in names if hasattr(self, name)} | how)
-
-
-@dataclass(frozen=True)
-class OfData:
-    """Real images beside the model."""
-
-    data: tyro.conf.Positional[str]
-    """Real images: a folder, a .parquet file, a hub id."""
-
-    def images(self, model: ddim.Model, data: str | None = None) -> Images:
-        """All of them (or those of `data`) in the model's shape."""
-        c, h, w = model.shape
-        return ddim.data.open_images(self.data if data is None else data, size=(h, w), channels=c)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,22 +113,32 @@ class OnDevice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
+class Seeded:
+    """Images by their first seed."""
+
+    seed: int = 0
+    """The first seed."""
+
+    def from_seed(self, n: int, least: int = 1) -> list[int]:
+        """n seeds, as many as there must be at least."""
+        if n < least or self.seed < 0:
+            raise Refused(f"--count must be at least {least} and --seed at least 0, got {n} and {self.seed}")
+        most = ddim.process.MOST_SEEDS
+        if n > most:
+            raise Refused(f"--count is at most {most} images a job, got {n}; divide them by --seed and --out")
+        return list(range(self.seed, self.seed + n))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted(Seeded):
     """Images by number."""
 
     n: Annotated[int, COUNT] = 16
     """How many images: seeds SEED..SEED+COUNT-1."""
-    seed: int = 0
-    """The first seed."""
 
     def counted(self, least: int = 1) -> list[int]:
         """The seeds, as many as there must be at least."""
-        if self.n < least or self.seed < 0:
-            raise Refused(f"--count must be at least {least} and --seed at least 0, got {self.n} and {self.seed}")
-        most = ddim.process.MOST_SEEDS
-        if self.n > most:
-            raise Refused(f"--count is at most {most} images a job, got {self.n}; divide them by --seed and --out")
-        return list(range(self.seed, self.seed + self.n))
+        return self.from_seed(self.n, least)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +167,7 @@ class ManySteps:
 
     def step_list(self) -> list[int]:
         """At least one number, each at least 1."""
-        found = numbers(self.steps, "--steps")
+        found = typed.numbers(self.steps, "--steps")
         if not found or min(found) < 1:
             raise Refused(f'--steps takes whole numbers like "10,20,50", got {self.steps!r}')
         return found
@@ -183,13 +178,19 @@ class Labelled:
     """Classes."""
 
     label: str | None = None
-    """For class-conditional models: a class, or one an image "3,1,4"; without it the class is left open."""
+    """For class-conditional models: a class by number or name, or one an image "3,1,4"; without it the class is left
+    open."""
     LABELS: ClassVar[str] = 'a class like "3" or a list "3,1,4"'
+
+    def names(self, model: ddim.Model) -> Sequence[str] | None:
+        """Of the classes, where they have any."""
+        return model.checkpoint.labels
 
     def classes(self, model: ddim.Model, items: Sequence[int], label: str | None = None) -> dict[int, int] | None:
         """The class of each item (a seed, a place), or None where it is left open."""
         text = self.label if label is None else label
-        found = model.labels(None if text is None else numbers(text, "--label", self.LABELS), len(items))
+        named = None if text is None else typed.classes(text, self.names(model), "--label", self.LABELS)
+        found = model.labels(named, len(items))
         return None if found is None else dict(zip(items, found.tolist(), strict=True))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from ddim.refused import Refused
 if TYPE_CHECKING:
     from torch import Tensor
 
-TILE_HEIGHT = 84  # pixels a picture of a grid has at least: small images are enlarged, without smoothing
+    from ddim.pixels import Fit
 
 
 @contextmanager
@@ -36,6 +37,13 @@ def progress(total: int, unit: str) -> Iterator[Callable[..., None]]:
         yield advance
 
 
+def above(words: str) -> None:
+    """A line on stderr, above a bar where there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(words, file=sys.stderr)
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned to the right under their heads."""
     widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
@@ -43,14 +51,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def read_images(model: ddim.Model, paths: Sequence[Path]) -> Tensor:
-    """Image files in the model's shape, (n, C, H, W) in [-1, 1], on its device."""
-    import torch
-
-    return torch.stack([ddim.pixels.read_image(path, model.picture_shape) for path in paths]).to(model.device)
-
-
-def read_mask(model: ddim.Model, path: Path | None) -> Tensor:
+def read_mask(model: ddim.Model, path: Path | None, fit: Fit = "crop", inner: tuple[int, int] | None = None) -> Tensor:
     """A picture as (H, W) of the model's, true where it is white.
 
     Raises:
@@ -61,7 +62,7 @@ def read_mask(model: ddim.Model, path: Path | None) -> Tensor:
 
     if path is None or not path.is_file():
         raise Refused(f"there is no mask {path}")
-    picture = ddim.pixels.fitted(ddim.pixels.open_image(path).convert("L"), model.picture_shape[1:])
+    picture = ddim.pixels.fitted(ddim.pixels.open_image(path).convert("L"), model.picture_shape[1:], fit, inner)
     return torch.from_numpy(np.array(picture, dtype=np.uint8) >= 128).to(model.device)
 
 
@@ -78,6 +79,7 @@ def save_sheet(
     *,
     rows: Sequence[str] | None = None,
     heads: Sequence[str] | None = None,
+    captions: Sequence[str] | None = None,
     recipe: Mapping[str, Any] | None = None,
     scale: int | None = None,
     gap: int = 2,
@@ -86,26 +88,23 @@ def save_sheet(
 
     Args:
         images: batches of them, each float (n, C, H, W) in [-1, 1], one after another; or pixels.
-        rows, heads: words at the left of each row, and above each column.
-        scale: by how much they are enlarged; default: to `TILE_HEIGHT` at least.
+        rows, heads, captions: words at the left of each row, above each column and below each picture.
+        scale: by how much they are enlarged; default: so that small ones can be seen.
     """
     batches = [ddim.pixels.to_uint8(part) if hasattr(part, "detach") else [part] for part in images]
     pixels = [picture for batch in batches for picture in batch]
-    scale = scale or enlargement(pixels[0].shape[0])
-    picture = ddim.pixels.grid(pixels, columns, row_labels=rows, column_labels=heads, scale=scale, gap=gap)
+    scale = scale or ddim.pixels.enlargement(pixels[0].shape[0], columns or math.ceil(math.sqrt(len(pixels))))
+    picture = ddim.pixels.grid(
+        pixels, columns, row_labels=rows, column_labels=heads, captions=captions, scale=scale, gap=gap
+    )
     ddim.pixels.save_png(path, picture, None if recipe is None else _text(recipe))
-
-
-def enlargement(height: int) -> int:
-    """How many times pictures of that height are enlarged."""
-    return max(1, -(-TILE_HEIGHT // height))
 
 
 def save_film(path: Path, images: Tensor, *, milliseconds: int) -> None:
     """An endless film there and back, lossless WebP or GIF by the suffix."""
     from PIL import Image
 
-    scale = enlargement(images.shape[2])
+    scale = ddim.pixels.enlargement(images.shape[2])
     pictures = [Image.fromarray(p[..., 0] if p.shape[-1] == 1 else p) for p in ddim.pixels.to_uint8(images)]
     pictures = [p.resize((p.width * scale, p.height * scale), Image.Resampling.NEAREST) for p in pictures]
     film, kind = pictures + pictures[-2:0:-1], path.suffix[1:].upper()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tqdm import tqdm
 
 from ddim.cli.resumed import fields
+from ddim.cli.typed import size_of
 from ddim.cli.watch import Watch
 from ddim.data import Images, open_images
 from ddim.jobs import Cadence, Plan, Recipe, refuse_existing, resolve_precision, start, train_run
@@ -143,23 +144,6 @@ def preset_of(name: str | None, images: Images, init: Checkpoint | None = None) 
     if side > LARGEST:
         raise Refused(f"the images are {h}x{w}: no network here is for so large ones; give --size 64, or --size 128")
     return "64" if side <= 64 else "128"
-
-
-def size_of(text: str | None) -> tuple[int, int] | None:
-    """ "32" or "48x64" as (H, W).
-
-    Raises:
-        Refused: anything else.
-    """
-    if text is None:
-        return None
-    high, _, wide = text.lower().partition("x")
-    if not high.isdecimal() or (wide and not wide.isdecimal()) or text.lower().endswith("x"):
-        raise Refused(f'--size is written like "32" or "48x64" (height x width); cannot read {text!r}')
-    size = int(high), int(wide or high)
-    if min(size) < 1:
-        raise Refused(f"--size must be at least 1x1, got {text!r}")
-    return size
 
 
 def trained(plan: Plan, cadence: Cadence, *, resume: bool) -> None:

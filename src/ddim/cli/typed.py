@@ -46,6 +46,45 @@ def words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """ "32" or "48x64" as (H, W).
+
+    Raises:
+        Refused: anything else.
+    """
+    if text is None:
+        return None
+    high, _, wide = text.lower().partition("x")
+    if not high.isdecimal() or (wide and not wide.isdecimal()) or text.lower().endswith("x"):
+        raise Refused(f'--size is written like "32" or "48x64" (height x width); cannot read {text!r}')
+    size = int(high), int(wide or high)
+    if min(size) < 1:
+        raise Refused(f"--size must be at least 1x1, got {text!r}")
+    return size
+
+
+def classes(text: str, names: Sequence[str] | None, flag: str, like: str) -> list[int]:
+    """ "cat,dog,3" as class numbers: a number that is one of the classes', or a name.
+
+    Raises:
+        Refused: neither; it lists the names there are.
+    """
+    known = list(names or ())
+    if not known:
+        return numbers(text, flag, like)
+    found = []
+    for word in words(text):
+        alike = [k for k, name in enumerate(known) if name.casefold() == word.casefold()]
+        number = int(word) if word.removeprefix("-").isdecimal() else None
+        if number is not None and (number in range(len(known)) or not alike):
+            found.append(number)  # one that is no class is refused by the model
+        elif len(alike) == 1 or word in known:
+            found.append(known.index(word) if word in known else alike[0])
+        else:
+            raise Refused(f"{flag} takes {like}, by number or by name; {word!r} is none of {', '.join(known)}")
+    return found
+
+
 def image_files(paths: Sequence[Path]) -> list[Path]:
     """The files named, and those in the folders named, sorted within each folder.
 

@@ -28,6 +28,7 @@ from ddim.refused import Refused
 
 FORMAT = 2  # raise when what is stored changes
 SHOWN, COLUMNS = 32, 8  # in a notebook
+Fitting = Callable[[Image.Image, tuple[int, int]], Image.Image]
 PIXELS, LABELS, REPORT = "pixels.npy", "labels.npy", "report.json"
 
 
@@ -70,6 +71,7 @@ def open_images(
     *,
     size: tuple[int, int] | None = None,
     fit: Fit = "crop",
+    inner: tuple[int, int] | None = None,
     channels: int | None = None,
     skip_unreadable: bool = False,
     labels: bool = True,
@@ -81,7 +83,7 @@ def open_images(
     Args:
         data: see `open_source`.
         size: (H, W); None takes the one size all images have.
-        fit: how other proportions are brought to size, "crop" or "pad".
+        fit, inner: how other sizes are brought to `size`: see `ddim.pixels.fitted`.
         channels: 1 or 3; None: 1 if every image is grey, else 3.
         skip_unreadable: leave out files that cannot be read, instead of refusing.
         labels: whether they are wanted; see `open_source`.
@@ -93,7 +95,8 @@ def open_images(
             writable, or the disk full.
     """
     source = open_source(data, labels=labels)
-    settings = [FORMAT, source.fingerprint, size, fit, channels, skip_unreadable]
+    settings: list[Any] = [FORMAT, source.fingerprint, size, fit, channels, skip_unreadable]
+    settings += [] if inner is None else [inner]
     key = hashlib.blake2b(json.dumps(settings).encode(), digest_size=12).hexdigest()
     folder = (cache or cache_root()) / key
     if not (folder / REPORT).exists():
@@ -101,7 +104,7 @@ def open_images(
         sweep(folder.parent, also=BUILD)
         with whole_folder(folder, last=(REPORT,)) as building:
             building.chmod(0o700)  # pictures are their owner's
-            _build(source, building, size, fit, channels, skip_unreadable, progress)
+            _build(source, building, size, lambda p, at: fitted(p, at, fit, inner), channels, skip_unreadable, progress)
     elif source.unfit:
         raise Refused(source.unfit)
     return _open(folder, source)
@@ -115,7 +118,7 @@ def _open(folder: Path, source: Source) -> Images:
 
 
 def _build(
-    source: Source, folder: Path, size: tuple[int, int] | None, fit: Fit, channels: int | None, skip: bool,
+    source: Source, folder: Path, size: tuple[int, int] | None, fit: Fitting, channels: int | None, skip: bool,
     progress: Callable[[int, int], None],
 ) -> None:  # fmt: skip
     report = Report(source.name)
@@ -139,7 +142,7 @@ def _build(
         if len(sizes) > 1 and not given:
             continue  # refused below; go on to tell all sizes
         grey &= image.mode == "L"
-        row = as_pixels(fitted(image, size, fit), channels or 3)
+        row = as_pixels(fit(image, size), channels or 3)
         pixels[report.count] = row
         seen.add(hashlib.blake2b(row.tobytes(), digest_size=16).digest())
         labels.append(_label(name, label, source))

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections import Counter
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ddim.data.sources import open_source
-from ddim.pixels import as_pixels, fitted, from_uint8, read_image
+from ddim.pixels import Fit, as_pixels, fitted, from_uint8, open_image
 from ddim.refused import Refused
 
 
-def few_images(data: str, shape: tuple[int, int, int], n: int) -> Tensor:
+def few_images(
+    data: str, shape: tuple[int, int, int], n: int, fit: Fit = "crop", inner: tuple[int, int] | None = None,
+    *, skip_unreadable: bool = False, seen: Counter[tuple[int, int]] | None = None,
+) -> Tensor:  # fmt: skip
     """Up to n images of a source, spread evenly over it, as float (n, C, H, W) in [-1, 1]; only these are decoded.
+
+    Args:
+        fit, inner: how other sizes are brought to that shape: see `ddim.pixels.fitted`.
+        skip_unreadable: leave out files that cannot be read, instead of refusing.
+        seen: takes the sizes (H, W) they have as files.
 
     Raises:
         Refused: no images there, or not readable.
@@ -26,18 +34,16 @@ def few_images(data: str, shape: tuple[int, int, int], n: int) -> Tensor:
         if i % step or raw is None:
             continue
         try:
-            images.append(_tensor(raw, shape))
+            picture = raw if isinstance(raw, Image.Image) else open_image(raw)
+            images.append(from_uint8(as_pixels(fitted(picture, shape[1:], fit, inner), shape[0])))
         except Refused as error:
+            if skip_unreadable:
+                continue
             raise Refused(str(error).replace("the image", name, 1)) from None
+        if seen is not None:
+            seen[picture.height, picture.width] += 1
         if len(images) == n:
             break
     if not images:
         raise Refused(f"{data} holds no images")
     return torch.stack(images)
-
-
-def _tensor(raw: Path | bytes | Image.Image, shape: tuple[int, int, int]) -> Tensor:
-    if isinstance(raw, Image.Image):
-        return from_uint8(as_pixels(fitted(raw, shape[1:]), shape[0]))
-    image = read_image(raw, shape)
-    return image[0] if image.ndim == 4 else image

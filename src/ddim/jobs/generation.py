@@ -10,6 +10,7 @@ library picks depend on that number: so the bytes do not depend on the number of
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,14 +23,14 @@ from torch import Tensor
 
 from ddim.files import read_json, sha256, whole_file, write_text
 from ddim.jobs.job import ALONE, Share
-from ddim.pixels import Pixels, grid, save_png, to_uint8
+from ddim.pixels import Pixels, enlargement, grid, save_png, to_uint8
 from ddim.refused import Refused
 
 Make = Callable[[list[int]], Tensor]
 """seeds -> images (len(seeds), C, H, W), float in [-1, 1]."""
 
 MANIFEST, GRID = "manifest.json", "grid.png"
-GRID_IMAGES = 64
+GRID_IMAGES = 1024  # shown in grid.png: all of a job that people look at
 WRITERS = 8  # threads: a disk takes many files at once nearly as fast as one
 
 
@@ -47,6 +48,7 @@ def generate(
     batch_size: int,
     share: Share = ALONE,
     classes: Mapping[int, int] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Iterator[int]:
     """Make what is missing of this process's share, yielding how many images of the share are done.
 
@@ -56,6 +58,7 @@ def generate(
         out: the job's folder, from `open_job`.
         recipe: kept in every PNG under "ddim", with the seed.
         classes: seed -> its class, kept there as well: the recipe's label may be a rule for all seeds.
+        names: of the classes, for the grid's captions.
 
     The process that finds the job complete writes the manifest and the grid.
 
@@ -80,7 +83,7 @@ def generate(
         done += len(batch)
         yield done
     if complete(seeds, out) and not (out / MANIFEST).exists():  # one that is there vouches for what was made
-        _finish(seeds, out)
+        _finish(seeds, out, {} if classes is None else classes, names)
 
 
 def _save(out: Path, recipe: Mapping[str, Any], pixels: Pixels) -> None:
@@ -102,9 +105,13 @@ def _refuse_broken(images: Tensor, seeds: Sequence[int]) -> None:
         )
 
 
-def _finish(seeds: Sequence[int], out: Path) -> None:
+def _finish(seeds: Sequence[int], out: Path, classes: Mapping[int, int], names: Sequence[str] | None) -> None:
     first = [np.asarray(Image.open(out / file_name(s))) for s in seeds[:GRID_IMAGES]]
-    save_png(out / GRID, grid(first))
+    told = {s: names[k] if names and k < len(names) else str(k) for s, k in classes.items()}
+    captions = [f"{s}: {told[s]}" if s in told else str(s) for s in seeds[:GRID_IMAGES]]
+    columns = math.ceil(math.sqrt(len(first)))
+    scale = enlargement(first[0].shape[0], columns)
+    save_png(out / GRID, grid(first, columns, captions=captions, scale=scale))
     hashes = {file_name(s): sha256(out / file_name(s)) for s in seeds}
     write_text(out / MANIFEST, json.dumps({"images": len(hashes), "sha256": hashes}, indent=1))
 

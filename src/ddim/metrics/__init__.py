@@ -1,6 +1,7 @@
 """Measures of image quality on the features of a pluggable extractor. Maths only: nothing here prints or writes."""
 
-from ddim.metrics.extractors import Extractor, extractor
+from ddim.metrics.bundled import Extractor
+from ddim.metrics.extractors import extractor, usual
 from ddim.metrics.kernel import Estimate, kid, mmd2
 from ddim.metrics.moments import Moments, distance_name, frechet, frechet_bias
 from ddim.metrics.neighbours import Fidelity, diversity, fidelity, radii
@@ -22,4 +23,5 @@ __all__ = [
     "kid",
     "mmd2",
     "radii",
+    "usual",
 ]

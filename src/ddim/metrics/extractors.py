@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from zipfile import is_zipfile
 
 import torch
@@ -21,90 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ddim.files import sha256
-from ddim.metrics.classifier import SIDE, WEIGHTS, DigitClassifier, load_classifier
+from ddim.metrics.bundled import BaseExtractor, Colour, Digits, Extractor, RawPixels
 from ddim.refused import Refused
 
-NAMES = ("mnist", "inception", "dinov2", "pixels")
-PIXEL_SIDE = 32
+NAMES = ("mnist", "colour", "inception", "dinov2", "pixels")
 
 
-class Extractor(Protocol):
-    """Images float (B, C, H, W) in [-1, 1] -> features (B, D), and scores of classes where it has any."""
-
-    name: str
-    resize: str
-    weights_hash: str
-
-    def features(self, images: Tensor) -> Tensor:
-        """(B, D), float32."""
-        ...
-
-    def logits(self, images: Tensor) -> Tensor | None:
-        """(B, K), or None for an extractor without classes."""
-        ...
-
-    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features and logits in one pass."""
-        ...
-
-
-class _Base(ABC):
-    name = ""
-    resize = "none"
-    weights_hash = ""
-
-    @abstractmethod
-    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]: ...
-
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        return self.both(images)[0]
-
-    @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor | None:
-        return self.both(images)[1]
-
-
-class Digits(_Base):
-    """The bundled digit classifier: 64 features, 10 classes. Other sizes than 28x28 are brought to MNIST's layout."""
-
-    name = "mnist"
-
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.network: DigitClassifier = load_classifier().to(device)
-        self.device, self.weights_hash = device, sha256(WEIGHTS)
-        self.resize = "28x28 as they are; 32x32: middle; smaller: bicubic 20x20 in a border; larger: bilinear 28x28"
-
-    @torch.no_grad()
-    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        if images.shape[1] != 1:
-            raise Refused(
-                f"extractor 'mnist' reads grey images, got {images.shape[1]} channels; choose another `extractor`"
-            )
-        if images.shape[2:] == (32, 32):
-            images = images[..., 2:30, 2:30]  # 28x28 with a border of 2, the usual padding of MNIST
-        elif max(images.shape[2:]) < SIDE:  # small scans fill their frame; MNIST's digits fill 20x20 of 28x28
-            small = functional.interpolate(images, (20, 20), mode="bicubic", antialias=True).clamp(-1, 1)
-            images = functional.pad(small, (4, 4, 4, 4), value=-1.0)
-        elif images.shape[2:] != (SIDE, SIDE):
-            images = functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
-        f = self.network.features(images.to(self.device, torch.float32))
-        return f.cpu(), self.network.head(f).cpu()
-
-
-class RawPixels(_Base):
-    """The pixels themselves, averaged down to 32x32 at most. Never choose tau by it: see docs/evaluation.md."""
-
-    name = "pixels"
-    resize = f"mean of blocks, to {PIXEL_SIDE}x{PIXEL_SIDE} at most"
-
-    @torch.no_grad()
-    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        h, w = (min(n, PIXEL_SIDE) for n in images.shape[2:])
-        return functional.adaptive_avg_pool2d(images.float(), (h, w)).flatten(1).cpu(), None
-
-
-class Inception(_Base):
+class Inception(BaseExtractor):
     """The standard network of FID: TensorFlow's of 2015-12-05 as torch-fidelity ports it, through torchmetrics."""
 
     name = "inception"
@@ -130,7 +52,7 @@ class Inception(_Base):
         return out[0].reshape(len(images), -1).cpu(), out[1].cpu()
 
 
-class Dino(_Base):
+class Dino(BaseExtractor):
     """DINOv2's class token: ViT-L/14, 1024 numbers, images at 224x224 by antialiased bicubic, as in EDM2."""
 
     name = "dinov2"
@@ -157,7 +79,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass
-class Program(_Base):
+class Program(BaseExtractor):
     """A TorchScript (.pt, .ts, .torchscript) or ExportedProgram (.pt2) file: images -> features, or with logits."""
 
     path: Path
@@ -194,14 +116,27 @@ class Program(_Base):
         return f.float().cpu(), None if logits is None else logits.float().cpu()
 
 
+def usual(channels: int) -> str:
+    """The bundled extractor for images of so many channels: digits for grey, "colour" for RGB.
+
+    Raises:
+        Refused: any other number.
+    """
+    if channels not in (1, 3):
+        raise Refused(f"no bundled extractor reads {channels} channels: give `extractor` a file of your own, or pixels")
+    return "mnist" if channels == 1 else "colour"
+
+
 def extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
-    """The extractor of that name (mnist, inception, dinov2, pixels), or the program in that file.
+    """The extractor of that name (mnist, colour, inception, dinov2, pixels), or the program in that file.
 
     Raises:
         Refused: an unknown name, or a package that is not installed. OSError: weights that cannot be had.
     """
     if name == "mnist":
         return Digits(device)
+    if name == "colour":
+        return Colour(device)
     if name == "inception":
         return Inception(device)
     if name == "dinov2":

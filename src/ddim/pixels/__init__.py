@@ -1,6 +1,6 @@
 """Picture files, grids of pictures, and the way between pictures and tensors."""
 
-from ddim.pixels.grids import grid
+from ddim.pixels.grids import enlargement, grid
 from ddim.pixels.pictures import (
     SUFFIXES,
     Fit,
@@ -26,6 +26,7 @@ __all__ = [
     "Space",
     "as_picture",
     "as_pixels",
+    "enlargement",
     "fitted",
     "from_uint8",
     "grid",

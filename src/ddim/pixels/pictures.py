@@ -24,7 +24,7 @@ from ddim.files import whole_file
 from ddim.refused import Refused
 
 Pixels = npt.NDArray[np.uint8]
-Fit = Literal["crop", "pad"]
+Fit = Literal["crop", "pad", "resize"]
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 # What Pillow was seen to raise for damaged files, its plug-ins' slips included.
 DAMAGE = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
@@ -115,11 +115,30 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def fitted(image: Image.Image, size: tuple[int, int], fit: Fit = "crop") -> Image.Image:
-    """The picture at size (H, W), its proportions kept: cut to the middle ("crop") or with black borders ("pad")."""
+def fitted(
+    image: Image.Image, size: tuple[int, int], fit: Fit = "crop", inner: tuple[int, int] | None = None
+) -> Image.Image:
+    """The picture at size (H, W): cut to the middle ("crop") or with black borders ("pad"), its proportions kept; or
+    stretched ("resize").
+
+    Args:
+        inner: size (H, W) the picture itself is brought to, by `fit`; black borders fill the rest.
+
+    Raises:
+        Refused: `inner` is larger than `size`.
+    """
+    if inner is not None and inner != size:
+        if inner[0] > size[0] or inner[1] > size[1]:
+            wide = f"{inner[0]}x{inner[1]} do not fit into {size[0]}x{size[1]}"
+            raise Refused(f"pictures of {wide}: give a `size` no larger")
+        canvas = Image.new(image.mode, (size[1], size[0]))
+        canvas.paste(fitted(image, inner, fit), ((size[1] - inner[1]) // 2, (size[0] - inner[0]) // 2))
+        return canvas
     height, width = size
     if image.size == (width, height):
         return image
+    if fit == "resize":
+        return image.resize((width, height), Image.Resampling.LANCZOS)
     if fit == "crop":
         return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS)
@@ -137,15 +156,18 @@ def as_pixels(image: Image.Image, channels: int) -> Pixels:
     return pixels[..., None] if channels == 1 else pixels
 
 
-def read_image(source: str | Path | bytes, shape: tuple[int, int, int] | None = None, fit: Fit = "crop") -> Tensor:
-    """One image file as float32 (C, H, W) in [-1, 1], in the given shape (C, H, W) or as the file is.
+def read_image(
+    source: str | Path | bytes, shape: tuple[int, int, int] | None = None, fit: Fit = "crop",
+    inner: tuple[int, int] | None = None,
+) -> Tensor:  # fmt: skip
+    """One image file as float32 (C, H, W) in [-1, 1], in the given shape (C, H, W), see `fitted`, or as the file is.
 
     Raises:
         Refused: see `open_image`. OSError: no such file.
     """
     image = open_image(source)
     if shape is not None:
-        image = fitted(image, shape[1:], fit)
+        image = fitted(image, shape[1:], fit, inner)
     channels = shape[0] if shape is not None else len(image.getbands())
     return from_uint8(as_pixels(image, channels))
 

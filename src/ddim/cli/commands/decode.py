@@ -50,7 +50,7 @@ class Command(
         names = unique(latents.names, {"grid"}) or [f"{i:06d}" for i in range(len(latents))]
         recipe = {"model": self.model, "weights": model.weights_hash, "latents": str(self.latents), "steps": self.steps}
         show.save_images(out, images, names, {**recipe, "label": self.label, "guidance": self.guidance})
-        show.save_sheet(out / "grid.png", [images[:64]], scale=1)
+        show.save_sheet(out / "grid.png", [images[:1024]], captions=names[:1024])
         print(f"{len(images)} images in {out}")
 
     def _sampler(self, model: ddim.Model, latents: Latents) -> ddim.Sampler:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 import ddim
-from ddim.cli import options, show, typed
+from ddim.cli import options, pictures, show, typed
 from ddim.files import new_folder
 from ddim.refused import Refused
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 @options.command
-class Command(options.OnDevice, options.Quick, options.Steered, options.Walked, options.Out, options.OfModel):
+class Command(
+    options.OnDevice, options.Quick, options.Steered, options.Walked, options.Out, pictures.Fitted, pictures.Skipping,
+    options.OfModel,
+):  # fmt: skip
     """Edit a real image with a model that was never trained to. One kind of edit a run:
 
     --mask paints the white part of the mask anew (RePaint); --label encodes the image and decodes it as another
@@ -31,9 +34,9 @@ class Command(options.OnDevice, options.Quick, options.Steered, options.Walked, 
     """How far up the edit starts, as a share of T; 0.5 alone, 1 with --label."""
     mask: Path | None = None
     """A picture of the image's size, white where to paint anew."""
-    label: int | None = None
-    """Class to turn the image into; with --mask or --strength: the class to paint."""
-    from_label: int | None = None
+    label: str | None = None
+    """Class, by number or name, to turn the image into; with --mask or --strength: the class to paint."""
+    from_label: str | None = None
     """With --label: the class the image shows now; without it the image is encoded with the class left open."""
     minus: Path | None = None
     """With --plus: a folder of images without the attribute."""
@@ -52,44 +55,34 @@ class Command(options.OnDevice, options.Quick, options.Steered, options.Walked, 
     """With --mask: steps of a stretch."""
 
     def run(self) -> None:
-        out, kind = self.place(), self._kind()
+        from ddim.cli import edits
+
+        out, kind = self.place(), edits.kind_of(self)
         model = self.load()
         if not self.image.is_file():
             raise Refused(f"there is no image {self.image}")
-        x = show.read_images(model, [self.image])
+        x = self.read(model, [self.image])
         noised = kind in ("strength", "mask")  # else the image is encoded
         seeds = ddim.process.parse_seeds(self.seeds) if noised else [0]
         precision = self.precision if noised else self.to_come_back
-        sampler = self.sampler(model, steps=self.steps, label=self.label, clip=False, precision=precision)
-        edits = getattr(self, f"_by_{kind}")(model, sampler, x, seeds)
+        label = edits.one_class(model, self.label, "--label")
+        sampler = self.sampler(model, steps=self.steps, label=label, clip=False, precision=precision)
+        made = getattr(self, f"_by_{kind}")(model, sampler, x, seeds)
         new_folder(out)
         told = {k: str(v) for k, v in vars(self).items() if k not in ("out", "model", "image")}
         told |= {"precision": model.runs_in(precision)}
         recipe = {"model": self.model, "weights": model.weights_hash, "image": str(self.image), "edit": kind} | told
-        show.save_images(out, edits, [f"{s:06d}" for s in seeds], recipe)
+        show.save_images(out, made, [f"{s:06d}" for s in seeds], recipe)
         words = ["before", *(f"seed {s}" if len(seeds) > 1 else "after" for s in seeds)]
-        show.save_sheet(out / "before-after.png", [x, edits], len(words), heads=words, recipe=recipe)
-        change = float((edits - x).square().mean().sqrt())
-        print(f"{len(edits)} edits by {kind} in {out}; root mean square change {change:.3f} of a range of 2")
-
-    def _kind(self) -> Literal["strength", "mask", "label", "direction"]:
-        if (self.minus is None) != (self.plus is None):
-            raise Refused("--minus and --plus belong together: images without and with the attribute")
-        if self.plus is not None and (self.mask is not None or self.label is not None or self.strength is not None):
-            raise Refused("--plus is an edit of its own: give it without --mask, --label and --strength")
-        if self.mask is not None and self.strength is not None:
-            raise Refused("--mask paints from pure noise: give it without --strength")
-        if self.from_label is not None and self.label is None:
-            raise Refused("--from-label says what the image shows: give --label, what it shall become")
-        if self.plus is not None or self.mask is not None:
-            return "direction" if self.plus is not None else "mask"
-        turned = self.label is not None and (self.strength is None or self.from_label is not None)
-        return "label" if turned else "strength"
+        show.save_sheet(out / "before-after.png", [x, made], len(words), heads=words, recipe=recipe)
+        change = float((made - x).square().mean().sqrt())
+        print(f"{len(made)} edits by {kind} in {out}; root mean square change {change:.3f} of a range of 2")
 
     def _by_mask(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
         images = sampler.space.encode(x).expand(len(seeds), *x.shape[1:])
+        mask = show.read_mask(model, self.mask, self.fit, self.inner(model.picture_shape))
         made = ddim.uses.inpaint(
-            sampler.bound(seeds), images, show.read_mask(model, self.mask), sampler.tau, seeds=seeds,
+            sampler.bound(seeds), images, mask, sampler.tau, seeds=seeds,
             eta=1.0 if self.eta is None else self.eta, resample=self.resample, jump=self.jump,
         )  # fmt: skip
         return sampler.space.decode(made)
@@ -103,17 +96,21 @@ class Command(options.OnDevice, options.Quick, options.Steered, options.Walked, 
 
     def _by_label(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
         how: Any = {"tau": sampler.tau, "spacing": "uniform", "guidance": 1.0, "precision": self.to_come_back}
-        plain, strength = self.sampler(model, label=self.from_label, **how), self.strength
+        from ddim.cli import edits
+
+        source = edits.one_class(model, self.from_label, "--from-label")
+        plain, strength = self.sampler(model, label=source, **how), self.strength
         made = ddim.uses.by_label(
-            plain.bare, sampler.space.encode(x), sampler.tau, source=model.labels(self.from_label, 1),
+            plain.bare, sampler.space.encode(x), sampler.tau, source=model.labels(source, 1),
             target=sampler.conditions(seeds).per_image["label"], strength=1.0 if strength is None else strength,
             guided=sampler.bare,
         )  # fmt: skip
         return sampler.space.decode(made)
 
     def _by_direction(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
-        sets = [typed.image_files([folder]) for folder in (self.minus, self.plus) if folder is not None]
-        without, having = (sampler.encode(show.read_images(model, files), "implicit").x_T for files in sets)
-        towards = ddim.uses.direction(without, having)
-        moved = ddim.uses.along(sampler.encode(x, "implicit").x_T, towards, self.amount)
+        from ddim.cli import edits
+
+        files = [typed.image_files([folder]) for folder in (self.minus, self.plus) if folder is not None]
+        moved, words = edits.along(sampler, x, [self.read(model, self.readable(own)) for own in files], self.amount)
+        print(*words, sep="\n")
         return sampler.sample(seeds, latents=moved)

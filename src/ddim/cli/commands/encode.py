@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 import ddim
-from ddim.cli import options, show, typed
+from ddim.cli import options, pictures, show, typed
 from ddim.files import new_file
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @options.command
 class Command(
     options.OnDevice, options.Exactly, options.Batched, options.Steered, options.Labelled, options.Walked, options.Out,
-    options.OfModel,
+    pictures.Fitted, pictures.Skipping, options.OfModel,
 ):  # fmt: skip
     """Images to latents: from them `ddim decode` gives the images back. A clip has no inverse and is switched off."""
 
@@ -34,20 +35,21 @@ class Command(
 
     def run(self) -> None:
         self.refuse_no_batch()
-        out, files = new_file(self.place("z.safetensors")), typed.image_files(self.images)
+        out, files = new_file(self.place("z.safetensors")), self.readable(typed.image_files(self.images))
         model = self.load()
         if model.clips:
             print("note: this model clips x0 when it samples; clipping has no inverse and is off here")
         sampler = self.sampler(model, steps=self.steps, label=self.classes(model, range(len(files))))
-        parts = []
+        parts, sizes = [], Counter[tuple[int, int]]()
         with show.progress(len(files), "images") as bar:
             for i in range(0, len(files), self.batch_size):
-                x = show.read_images(model, files[i : i + self.batch_size])
+                x = self.read(model, files[i : i + self.batch_size], sizes)
                 x = x.double() if self.precision == "fp64" else x
                 parts.append(sampler.encode(x, self.method, seeds=range(i, i + len(x))))
                 bar(i + len(x))
         latents = replace(ddim.Latents.join(parts), names=tuple(f.stem for f in files))
         latents.save(out)
+        self.tell(model.picture_shape, sizes)
         self._tell(latents, files)
 
     def _tell(self, latents: Latents, files: list[Path]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import ddim
-from ddim.cli import options, show, typed
+from ddim.cli import costs, options, pictures, show, typed
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 @options.command
 class Command(
     options.OnDevice, options.Quick, options.Batched, options.Clipped, options.Steered, options.ManySteps,
-    options.Counted, options.Out, options.OfData, options.OfModel,
+    options.Seeded, options.Out, pictures.Compared, options.OfModel,
 ):  # fmt: skip
     """How many steps does this model need? A table and one page; interrupted, the same command goes on.
 
     Class-conditional models are asked for class (seed modulo number of classes). COUNT images of each row are measured,
-    and COUNT real ones for the noise floor.
+    and COUNT real ones for the noise floor. What it will cost is told first.
     """
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="REPORT")] = None
@@ -39,39 +39,39 @@ class Command(
     """More rows, as SOLVER:ETA:STEPS:SPACING, e.g. "ddim:1:1000:uniform,ddim:hat:1000:uniform"."""
     sigma_hat: bool = True
     """Add the rows of DDPM's larger noise to solver ddim."""
-    n: Annotated[int, options.COUNT] = 5000
-    extractor: str = "mnist"
-    """What features are compared: mnist, inception (FID), dinov2, pixels, or a TorchScript (.pt) or .pt2 file."""
-    held_out: str | None = None
-    """Other real images for the noise floor (a test set); default: COUNT of DATA, taken out of the reference."""
-    reference: int = 50_000
-    """Real images of the reference, at most."""
+    n: Annotated[int | None, options.COUNT] = None
+    """Images of each row, of seeds SEED..SEED+COUNT-1. Default: 5000, or a smaller --held-out's, or half of DATA."""
 
     def run(self) -> None:
-        out, seeds = self.place("REPORT"), self.counted(least=10)
+        out = self.place("REPORT")
         self.refuse_no_batch()
-        if self.reference < 10:
-            raise Refused(f"--reference must be at least 10, got {self.reference}")
+        self.from_seed(10 if self.n is None else self.n, least=10)
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "cells").is_dir())):
             raise Refused(f"{out} exists and holds no evaluation; choose a new folder for --out")
         cells, share = self._cells(), ddim.jobs.share_of(os.environ)
         model = self.load()
         label = "cycle" if model.num_classes else None  # what cannot work is refused before anything is made
         samplers = {cell: self.sampler(model, label=label, **cell.how()) for cell in cells}
-        look = ddim.metrics.extractor(self.extractor, model.device)
+        look = self.look(model.picture_shape[0], model.device)
         held = None if self.held_out is None else self.images(model, self.held_out)
-        data = ddim.jobs.RealSets.of(self.images(model), held, self.n, self.reference)
-        with show.progress(len(cells) * self.n, "images") as bar:
+        own = self.images(model)
+        n = ddim.jobs.n_allowed(own, held) if self.n is None else self.n
+        data, seeds = ddim.jobs.RealSets.of(own, held, n, self.reference), self.from_seed(n, least=10)
+        print(f"{n} images a row; real ones: {len(data.reference)} as the reference, {n} for the noise floor; "
+              f"features: {look.name}")  # fmt: skip
+        whole, left = ddim.jobs.calls_left(samplers, seeds, look, out / "cells")
+        print(costs.of_rows(len(cells), whole, left))
+        with costs.progress(left // share.world, self.batch_size * min(s.calls for s in samplers.values())) as bar:
             found = ddim.jobs.share_cells(
-                samplers, seeds, data, look, num_classes=model.num_classes, batch_size=self.batch_size,
-                folder=out / "cells", tell=bar, share=share,
+                samplers, seeds, data, look, num_classes=ddim.jobs.classes_known(look, model),
+                batch_size=self.batch_size, folder=out / "cells", tell=bar, share=share,
             )  # fmt: skip
         if found is None:
             print(f"process {share.rank} is done; others are still at work on {out}")
             return
         name = ddim.metrics.distance_name(look.name)
         stamp: dict[str, Any] = {
-            "model": self.model, "weights sha256": model.weights_hash, "distance": name, "n": self.n,
+            "model": self.model, "weights sha256": model.weights_hash, "distance": name, "n": n,
             "seeds": f"{seeds[0]}-{seeds[-1]}", **data.stamp(self.data, self.held_out or self.data),
             **ddim.jobs.stamp_of_run(model, samplers[cells[0]], look, self.batch_size),
         }  # fmt: skip

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 import ddim
-from ddim.cli import options
+from ddim.cli import options, pictures
 from ddim.refused import Refused
 
 
 @options.command
-class Command(options.Foreign, options.OfModel):
+class Command(options.Foreign, pictures.Fitted, pictures.Skipping, options.OfModel):
     """Show what a model is, how it was read and what was assumed; check it against real images."""
 
     model: tyro.conf.Positional[str] = options.DEFAULT
@@ -34,7 +36,11 @@ class Command(options.Foreign, options.OfModel):
             print(progress(Path(self.model), run, Train) + "\n")
             if not run.steps:
                 return  # no checkpoint yet, so no model either
-        checkpoint = ddim.load(self.model, family=self.family, config=self.config).checkpoint
-        print(described(checkpoint))
+        model = ddim.load(self.model, family=self.family, config=self.config)
+        print(described(model.checkpoint))
         if self.data is not None:
-            print("\n" + reported(checked(checkpoint, self.data)))
+            sizes = Counter[tuple[int, int]]()
+            how: Any = {"inner": self.inner(model.picture_shape), "skip": self.skip_unreadable, "seen": sizes}
+            print("\n" + reported(checked(model.checkpoint, self.data, self.fit, **how)))
+            self.tell(model.picture_shape, sizes)
+            self.suggest(model, self.data, sizes)

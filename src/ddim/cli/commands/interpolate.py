@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 import ddim
-from ddim.cli import options, show
+from ddim.cli import options, pictures, show
 from ddim.files import new_folder
 from ddim.refused import Refused
 
@@ -22,6 +22,7 @@ class Command(
     options.Quick,
     options.Steered,
     options.Labelled,
+    pictures.Fitted,
     options.Walked,
     options.Out,
     options.OfModel,
@@ -60,7 +61,8 @@ class Command(
 
         from ddim.cli.between import Between
 
-        between = Between.of(model, sampler, self.between, None if classes is None else list(classes.values()))
+        own = None if classes is None else list(classes.values())
+        between = Between.of(model, sampler, self.between, own, lambda path: self.read(model, [path]))
         print(*between.notes, sep="\n", end="\n" * bool(between.notes))
         recipe = {"model": self.model, "weights": model.weights_hash, "between": list(self.between)}
         recipe |= {k: getattr(self, k) for k in ("steps", "spacing", "label", "guidance")}
@@ -70,7 +72,9 @@ class Command(
             self._strips(out, between, recipe)
             return
         words = {**recipe, "path": self.path, "grid": list(shape)}
-        show.save_sheet(out / "square.png", [between.square(*shape, self.path)], shape[1], recipe=words)
+        captions = between.corners(*shape)
+        images = [between.square(*shape, self.path)]
+        show.save_sheet(out / "square.png", images, shape[1], captions=captions, recipe=words)
         print(f"{shape[0]} by {shape[1]} images in {out / 'square.png'}")
 
     def _strips(self, out: Path, between: Between, recipe: dict[str, Any]) -> None:
@@ -83,9 +87,11 @@ class Command(
             strips["DDPM"] = between.mixtures(self.frames, self.seed)
         main = strips[names[0]]
         show.save_images(out, main, [f"{i:06d}" for i in range(len(main))], {**recipe, "path": names[0]})
-        labels = list(strips) if len(strips) > 1 else None
         told = {**recipe, "path": list(strips)}
-        show.save_sheet(out / "strip.png", list(strips.values()), self.frames, rows=labels, recipe=told)
+        show.save_sheet(
+            out / "strip.png", list(strips.values()), self.frames, rows=list(strips),
+            heads=between.heads(self.frames), recipe=told,
+        )  # fmt: skip
         if self.animation != "none":
             show.save_film(out / f"path.{self.animation}", main, milliseconds=90)
         print(f"{self.frames} images in {out}, {out / 'strip.png'}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import ddim
-from ddim.cli import options, show
+from ddim.cli import options, pictures, show
 from ddim.files import new_folder, write_json
 from ddim.refused import Refused
 
@@ -20,7 +20,7 @@ LEAST = 10  # images of each set: precision and its relatives look at the fifth 
 
 
 @options.command
-class Command(options.OnDevice, options.Batched, options.Out, options.OfData):
+class Command(options.OnDevice, options.Batched, options.Out, pictures.Compared):
     """How near are these images to real ones? Distance, KID, precision, recall and their relatives, beside as many
     real images that are not in the reference."""
 
@@ -30,23 +30,15 @@ class Command(options.OnDevice, options.Batched, options.Out, options.OfData):
     """Also write measure.json there: all numbers, and what they depend on."""
     n: Annotated[int | None, options.COUNT] = None
     """How many images of FOLDER, and real ones beside them, are measured; default: as many as both have."""
-    extractor: str = "mnist"
-    """What features are compared: mnist, inception (FID), dinov2, pixels, or a TorchScript (.pt) or .pt2 file."""
-    held_out: str | None = None
-    """Other real images for the noise floor (a test set); default: COUNT of DATA, taken out of the reference."""
-    reference: int = 50_000
-    """Real images of the reference, at most."""
 
     def run(self) -> None:
         self.refuse_no_batch()
-        if self.reference < LEAST:
-            raise Refused(f"--reference must be at least {LEAST}, got {self.reference}")
-        images = ddim.data.open_images(self.folder)
-        own = self._alike(images, self.data)
-        held = None if self.held_out is None else self._alike(images, self.held_out)
+        images = ddim.data.open_images(self.folder, skip_unreadable=self.skip_unreadable)
+        own = self.opened(images.shape)
+        held = None if self.held_out is None else self.opened(images.shape, self.held_out)
         n = self._count(images, own, held)
         data = ddim.jobs.RealSets.of(own, held, n, self.reference)
-        look = ddim.metrics.extractor(self.extractor, ddim.engine.pick_device(self.device))
+        look = self.look(images.shape[0], ddim.engine.pick_device(self.device))
         if self.out is not None:
             new_folder(self.out)
         with tempfile.TemporaryDirectory() as kept, show.progress(len(data.reference) + 2 * n, "images") as bar:
@@ -64,11 +56,6 @@ class Command(options.OnDevice, options.Batched, options.Out, options.OfData):
         if self.out is not None:
             document = {"stamp": stamp, "answer": words, "row": row.as_dict(), "floor": floor.as_dict()}
             print(f"numbers: {write_json(self.out / 'measure.json', document)}")
-
-    def _alike(self, images: Images, data: str) -> Images:
-        """Real images in the shape of those that are measured."""
-        c, h, w = images.report.shape
-        return ddim.data.open_images(data, size=(h, w), channels=c)
 
     def _count(self, images: Images, own: Images, held: Images | None) -> int:
         most = min(len(images), len(own) // 2 if held is None else len(held))

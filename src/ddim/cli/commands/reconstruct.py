@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import ddim
-from ddim.cli import options, show
+from ddim.cli import options, pictures, show
 from ddim.files import new_folder
 from ddim.refused import Refused
 
@@ -24,7 +24,7 @@ FLOOR = 1e-16  # where the plot draws an error of exactly 0
 @options.command
 class Command(
     options.OnDevice, options.Exactly, options.Batched, options.Labelled, options.Spaced, options.ManySteps,
-    options.Out, options.OfData, options.OfModel,
+    options.Out, pictures.OfData, options.OfModel,
 ):  # fmt: skip
     """Encode real images in S steps, decode them in S steps, and compare (the paper's Table 2), with the latents' law.
 

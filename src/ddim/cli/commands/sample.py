@@ -81,7 +81,7 @@ class Command(
             for done in ddim.jobs.generate(
                 lambda batch: made.sample(batch, batch_size=len(batch)).cpu(), seeds, out, recipe,
                 batch_size=settled.batch, share=share,
-                classes=None if classes is None else dict(zip(seeds, classes, strict=True)),
+                classes=None if classes is None else dict(zip(seeds, classes, strict=True)), names=self.names(model),
             ):  # fmt: skip
                 bar(done)
         if not ddim.jobs.complete(seeds, out):

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 import ddim
-from ddim.cli import options, show
+from ddim.cli import options, pictures, show
 from ddim.files import VERSION, new_file, write_json
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
+    from ddim.data import Images
     from ddim.jobs import Tuned
 
 SPECTRUM_IMAGES = 5000
@@ -22,7 +23,7 @@ SPECTRUM_IMAGES = 5000
 
 @options.command
 class Command(
-    options.OnDevice, options.Quick, options.Batched, options.Steered, options.ManySteps, options.Out, options.OfData,
+    options.OnDevice, options.Quick, options.Batched, options.Steered, options.ManySteps, options.Out, pictures.OfData,
     options.OfModel,
 ):  # fmt: skip
     """Search the times to visit under a budget of calls. `--spacing tuned` then uses them everywhere.
@@ -54,7 +55,8 @@ class Command(
             raise Refused("--latents, --long, --candidates and --batch-size must be at least 1, --trials 0")
         steps, model = self.step_list(), self.load()
         self._refuse_unkept(model)
-        results = {S: self._one(model, S) for S in steps}
+        images = self.images(model)
+        results = {S: self._one(model, images, S) for S in steps}
         if self.out is not None:
             print(write_json(new_file(self.out), self._document(model, results)))
         if self.save:
@@ -70,10 +72,9 @@ class Command(
         if not self.save and self.out is None:
             raise Refused("--no-save leaves the times nowhere: give --out TAU.JSON")
 
-    def _one(self, model: ddim.Model, steps: int) -> Tuned:
+    def _one(self, model: ddim.Model, images: Images, steps: int) -> Tuned:
         import numpy as np
 
-        images = self.images(model)
         index = np.sort(ddim.process.generator(0, "spectrum").permutation(len(images))[:SPECTRUM_IMAGES])
         power = ddim.uses.spectrum(images.pixels[index]) / model.space.unit**2
         label = "cycle" if model.num_classes else None

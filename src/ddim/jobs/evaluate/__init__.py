@@ -1,6 +1,6 @@
 """Quality against steps: cells of a table, measured once, scored, reported."""
 
-from ddim.jobs.evaluate.cells import Cell, make, real, split, stamp_of, table_of
+from ddim.jobs.evaluate.cells import Cell, calls_left, make, real, split, stamp_of, table_of
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.report import heads, table_cells, write_report
 from ddim.jobs.evaluate.scoring import Reference, Row, answer, compared
@@ -8,9 +8,11 @@ from ddim.jobs.evaluate.whole import (
     Measured,
     RealSets,
     cell_named,
+    classes_known,
     judged,
     measure_cells,
     measure_images,
+    n_allowed,
     share_cells,
     stamp_of_run,
 )
@@ -23,13 +25,16 @@ __all__ = [
     "Reference",
     "Row",
     "answer",
+    "calls_left",
     "cell_named",
+    "classes_known",
     "compared",
     "heads",
     "judged",
     "make",
     "measure_cells",
     "measure_images",
+    "n_allowed",
     "real",
     "share_cells",
     "split",

@@ -8,7 +8,7 @@ more row costs one more row. Images are measured as they would be saved, rounded
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 
 from ddim.data import Images
 from ddim.files import digest
-from ddim.jobs.evaluate.measured import KEPT, Made, collected
+from ddim.jobs.evaluate.measured import KEPT, Made, collected, kept
 from ddim.jobs.job import ALONE, Share
 from ddim.metrics import Extractor
 from ddim.model import Sampler
@@ -88,26 +88,31 @@ def table_of(
     return list(dict.fromkeys(cells))
 
 
+def key_of(sampler: Sampler, cell: Cell, seeds: Sequence[int], extractor: Extractor) -> dict[str, Any]:
+    """Everything that decides the features of a cell, as JSON: the name of its file is a hash of this."""
+    told, shape = sampler.recipe, sampler.space.image_shape
+    return {
+        "cell": cell.name, "format": FORMAT, "weights": told["weights"], "shape": list(shape),
+        "tau": list(sampler.tau), "reading": dict(told["reading"]), "solver": cell.solver, "eta": cell.noise_name,
+        "seeds": list(seeds), "settings": {name: told[name] for name in SETTINGS}, "extractor": stamp_of(extractor),
+        **{name: told[name] for name in ("conditions", "null") if name in told},
+    }  # fmt: skip
+
+
 def make(
     sampler: Sampler, cell: Cell, seeds: Sequence[int], extractor: Extractor,
-    *, batch_size: int, folder: Path, share: Share = ALONE,
+    *, batch_size: int, folder: Path, share: Share = ALONE, heard: Callable[[int], None] = lambda calls: None,
 ) -> Iterator[int | Made]:  # fmt: skip
     """Make and measure one cell, or read it back: yields how many images are done, and at last the `Made`.
 
     Args:
         sampler: of this cell (`Cell.how`).
         share: which batches this process makes; whoever has the last of them yields the `Made`.
+        heard: told after every step how many network calls it took, each counted once an image.
 
     Raises:
         Refused: images that are not finite.
     """
-    told, shape = sampler.recipe, sampler.space.image_shape
-    key = {
-        "cell": cell.name, "format": FORMAT, "weights": told["weights"], "shape": list(shape),
-        "tau": list(sampler.tau), "reading": dict(told["reading"]), "solver": cell.solver, "eta": cell.noise_name,
-        "seeds": list(seeds), "settings": {name: told[name] for name in SETTINGS}, "extractor": stamp_of(extractor),
-        **{name: told[name] for name in ("conditions", "null") if name in told},
-    }  # fmt: skip
 
     @torch.no_grad()
     def batch(at: slice) -> Made:
@@ -115,6 +120,7 @@ def make(
         began, calls = time.perf_counter(), 0
         for step in sampler.trajectory(own):
             x, calls = step.x, calls + step.calls
+            heard(step.calls * len(own))
         images = sampler.space.decode(x).cpu()
         seconds = time.perf_counter() - began
         if not bool(torch.isfinite(images).all()):
@@ -124,7 +130,22 @@ def make(
         shown = pixels[: max(0, KEPT - at.start)]
         return Made(features, logits, shown, seconds / len(own), float(calls), sampler.tau)
 
-    yield from collected(folder, key, len(seeds), batch_size, batch, share)
+    yield from collected(folder, key_of(sampler, cell, seeds, extractor), len(seeds), batch_size, batch, share)
+
+
+def calls_left(
+    samplers: Mapping[Cell, Sampler], seeds: Sequence[int], extractor: Extractor, folder: Path
+) -> tuple[int, int]:
+    """Network calls, each counted once an image, that these cells take altogether, and those that are still to be made.
+
+    What an earlier evaluation left in the folder is not made again.
+    """
+    whole = left = 0
+    for cell, sampler in samplers.items():
+        there = kept(folder, key_of(sampler, cell, seeds, extractor), len(seeds))
+        whole += sampler.calls * len(seeds)
+        left += sampler.calls * (len(seeds) - there)
+    return whole, left
 
 
 def real(

@@ -104,6 +104,12 @@ def collected(
     yield from _finished(path, key, n, there)
 
 
+def kept(folder: Path, key: Mapping[str, Any], n: int) -> int:
+    """How many of the n images of that set are there already, whoever made them."""
+    path = folder / f"{digest(key)}.safetensors"
+    return n if path.exists() else min(n, sum(len(p.made) for p in _all_parts(path)))
+
+
 def _finished(path: Path, key: Mapping[str, Any], n: int, there: Sequence[Part]) -> Iterator[Made]:
     """The set, if all of it is made: joined by this process, or by another one meanwhile."""
     whole = _whole([*there, *_all_parts(path)], n)

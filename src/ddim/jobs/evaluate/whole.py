@@ -21,8 +21,9 @@ from ddim.metrics import Extractor
 from ddim.model import Model, Sampler
 from ddim.refused import Refused
 
+USUAL, LEAST = 5000, 10  # images of a row
 Heard = Callable[[int, str], None]
-"""Hears how many images are done, and of what."""
+"""Hears how much is done (network calls, or images), and of what."""
 
 
 def cell_named(text: str) -> Cell:
@@ -38,6 +39,25 @@ def cell_named(text: str) -> Cell:
         raise Refused(f"a row is written SOLVER:ETA:STEPS:SPACING, got {text!r}") from None
     cell.method()
     return cell
+
+
+def n_allowed(own: Images, held: Images | None) -> int:
+    """Images a row where nobody said: `USUAL`, or all of a smaller test set, or half of smaller data.
+
+    Raises:
+        Refused: fewer than `LEAST` of them.
+    """
+    n = min(USUAL, len(own) // 2 if held is None else len(held))
+    if n < LEAST:
+        need = f"{2 * LEAST} images, half of them for the noise floor" if held is None else f"{LEAST} of `held_out`"
+        raise Refused(f"{(held or own).report.source} has {len(held or own)} images: an evaluation needs {need}")
+    return n
+
+
+def classes_known(look: Extractor, model: Model) -> int | None:
+    """The model's number of classes, where the extractor's may be the same ones: None if their names say otherwise."""
+    names = model.checkpoint.labels
+    return model.num_classes if not (names and look.class_names) or tuple(names) == look.class_names else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +77,9 @@ class RealSets:
             Refused: too few.
         """
         places, floor = split(own, 0 if held else n, reference)
-        if len(places) < 10:
+        if len(places) < LEAST:
             left = f"{len(own)} images, of which {len(places)} are left for the reference"
-            raise Refused(f"{own.report.source} has {left}: at least 10 are needed; lower `n` or give `held_out`")
+            raise Refused(f"{own.report.source} has {left}: at least {LEAST} are needed; lower `n` or give `held_out`")
         if held is not None:
             if len(held) < n:
                 raise Refused(f"`held_out` has {len(held)} images, fewer than `n` = {n}")
@@ -94,7 +114,7 @@ def measure_cells(
         samplers: of each cell: `model.sampler(**cell.how())`.
         folder: keeps what is measured; another call with the same folder goes on there.
         num_classes: the model's, whose images are asked for class seed modulo K.
-        tell: hears how many images are done, and of which cell.
+        tell: hears how many network calls were made, each counted once an image, and the row's name.
     """
     found = share_cells(
         samplers, seeds, data, look, folder=folder, num_classes=num_classes, batch_size=batch_size, tell=tell
@@ -112,15 +132,23 @@ def share_cells(
     work: dict[str, Any] = {"extractor": look, "batch_size": batch_size, "folder": folder, "share": share}
     cells = sorted(samplers, key=lambda c: c.steps)
 
-    def everything(tell: Heard) -> list[Made | None]:
+    done = 0
+
+    def everything() -> list[Made | None]:
         sets = [_end(real(data.own, data.reference, **work)), _end(real(data.held, data.floor, **work))]
-        for i, cell in enumerate(cells):
-            sets.append(_end(make(samplers[cell], cell, seeds, **work), tell, i * len(seeds), cell.name))
+        for cell in cells:
+
+            def heard(calls: int, name: str = cell.name) -> None:
+                nonlocal done
+                done += calls
+                tell(done, name)
+
+            sets.append(_end(make(samplers[cell], cell, seeds, **work, heard=heard)))
         return sets
 
-    sets = everything(tell)
+    sets = everything()
     if any(own is None for own in sets):  # others were still at work then; what they finished since is read
-        sets = everything(_silent)
+        sets = everything()
     whole = [own for own in sets if own is not None]
     if len(whole) < len(sets):
         return None
