@@ -142,3 +142,29 @@ def test_gradients_pass_through_the_trajectory_and_not_through_sample(model):
     moved = sampler.sample([0], latents=x_T.detach() + torch.tensor([1e-3, 0, 0, 0]))
     assert float((moved - last.x.detach()).sum() / 1e-3) == pytest.approx(float(slope[0, 0]), rel=1e-2)
     assert not sampler.sample([0], latents=x_T).requires_grad
+
+
+def test_rows_where_one_value_is_meant_are_refused_in_our_words(model):
+    for how, says in (({"guidance": torch.ones(2), "null": {"text": NULL}}, "`guidance` is one number"),
+                      ({"guidance": [1.0, 2.0]}, "`guidance` is one number"),
+                      ({"clip": torch.tensor([True, False])}, "`clip` is true or false"),
+                      ({"eta": [[0.0], [1.0]]}, "one for all images or one an image"),
+                      ({"conditions": {"text": TEXT}}, "`conditions` are ddim.Conditions"),
+                      ({"label": "three"}, "`label` is a class")):  # fmt: skip
+        with pytest.raises(Refused, match=says):
+            model.sampler(**how)
+    with pytest.raises(Refused, match="`guidance` is one number"):
+        Guided(NetworkDenoiser(lambda x, t: x, SCHEDULE), torch.ones(2), 0)
+
+
+@pytest.mark.parametrize("row", [list, tuple, torch.tensor])
+def test_times_are_any_row(model, row):
+    times = [1000, 500, 0]
+    expected = model.sample(2, tau=times)
+    assert torch.equal(model.sample(2, spacing=row(times)), expected)
+    assert torch.equal(model.sample(2, tau=row(times)), expected)
+    z = model.encode(expected, tau=row(times))
+    with pytest.warns(UserWarning, match="tau"):
+        model.decode(z, tau=row([1000, 400, 0]))
+    with pytest.warns(UserWarning, match="tau"):
+        model.decode(z, spacing=row([1000, 400, 0]))

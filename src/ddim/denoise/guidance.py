@@ -48,6 +48,8 @@ class Guided(Wrapper):
     interval: tuple[Time, Time] | None = None
 
     def __post_init__(self) -> None:
+        if getattr(self.weight, "ndim", 0) or isinstance(self.weight, list | tuple):
+            raise Refused(f"`guidance` is one number for all images, got {self.weight}")
         if not math.isfinite(self.weight):
             raise Refused(f"the guidance weight must be finite, got {self.weight}; 1 is the plain network")
         if not 0.0 <= self.rescale <= 1.0:

@@ -142,6 +142,7 @@ def times_named(
 ) -> tuple[int, ...]:
     """tau by a spacing's name; also "tuned", the times kept for this solver, and "diffusers", the file's own walk."""
     schedule = checkpoint.schedule
+    spacing = spacing if isinstance(spacing, str) else list(spacing)  # rows of NumPy and torch have no truth value
     if spacing == "tuned":
         return tau(schedule.T, steps, load_tuned(checkpoint.folder, solver, steps, checkpoint.identity))
     if spacing == "diffusers":
@@ -165,7 +166,7 @@ def times_asked(
     if times is None:
         usual = 20 if steps is None and isinstance(spacing, str) else steps
         return times_named(checkpoint, usual, spacing, solver if isinstance(solver, str) else "ddim")
-    if spacing != "uniform":
+    if not isinstance(spacing, str) or spacing != "uniform":
         raise Refused(f"tau names the times and spacing = {spacing!r} would too: give one of them")
     if checkpoint.ends_at and times[-1] == checkpoint.ends_at:
         return tau(checkpoint.schedule.T, None, (*times, 0))[:-1]  # the file's own walk, which stops early

@@ -176,7 +176,9 @@ class Model(Ready):
 
         how: steps, spacing, tau, label, conditions, guidance, null, precision: see `sampler`.
         """
-        others = how.get("steps") or how.get("tau") or how.get("spacing", "uniform") != "uniform"
+        spacing = how.get("spacing", "uniform")
+        named = isinstance(spacing, str) and spacing == "uniform"
+        others = how.get("steps") or how.get("tau") is not None or not named
         if isinstance(latents, Latents) and not others:
             how["tau"] = latents.recipe.tau
         return self.sampler(**how).decode(latents)

@@ -63,6 +63,8 @@ class ToldRule:
 
 def refuse_untold(checkpoint: Checkpoint, more: Told | None) -> None:
     """Conditions for a network that takes classes alone."""
+    if more is not None and not (isinstance(more, Conditions) or callable(more)):
+        raise Refused(f"`conditions` are ddim.Conditions, or a rule seeds -> Conditions; got a {type(more).__name__}")
     if more is not None and not isinstance(checkpoint.network, OwnNetwork):
         raise Refused("this model's network takes a `label` and no other `conditions`; one of your own may take any")
 
@@ -74,7 +76,7 @@ def guided(checkpoint: Checkpoint, network: Any, weight: float, *, labelled: boo
         Refused: guidance without anything to leave out, or a weight that is not one number.
     """
     denoise: Denoiser = checkpoint.denoiser(network)
-    if (isinstance(weight, Tensor) and weight.numel() != 1) or isinstance(weight, Sequence):
+    if getattr(weight, "ndim", 0) or isinstance(weight, Sequence):
         raise Refused(f"`guidance` is one number for all images, got {weight}")
     if float(weight) == 1.0:
         return denoise
@@ -88,6 +90,8 @@ def guided(checkpoint: Checkpoint, network: Any, weight: float, *, labelled: boo
 
 def clipped(checkpoint: Checkpoint, denoise: Denoiser, clip: bool | None) -> Denoiser:
     """The same with x0 clamped, or not, or as the checkpoint says."""
+    if clip is not None and getattr(clip, "ndim", False):
+        raise Refused(f"`clip` is true or false for all images, got {clip}")
     if not (checkpoint.clips if clip is None else clip):
         return denoise
     return checkpoint.clipped(denoise, dynamic=checkpoint.thresholding and clip is None)
