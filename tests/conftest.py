@@ -1,7 +1,9 @@
 """One thread a test process: the suite shares two cores, and small networks gain nothing from more."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ddim import Schedule
 
@@ -30,3 +32,30 @@ def tiny(tiny_folder):
     from ddim.model import load
 
     return load(tiny_folder)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """photos/, as people have it: sizes, modes, EXIF, folders in it, a film, one broken, one HEIC, notes."""
+    root = tmp_path / "photos"
+    (root / "holiday" / "beach").mkdir(parents=True)
+    for i in range(6):
+        ramp(90 + 10 * i, 70 + i, i).save(root / f"p{i}.jpg", quality=80)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    ramp(100, 60, 3).save(root / "holiday" / "turned.JPG", exif=turned)
+    ramp(80, 80, 3).convert("L").save(root / "holiday" / "grey.jpeg")
+    ramp(80, 90, 3).convert("CMYK").save(root / "holiday" / "cmyk.jpg")
+    ramp(64, 64, 5).convert("RGBA").save(root / "holiday" / "beach" / "a.png")
+    ramp(64, 64, 5).save(root / "film.gif", save_all=True, append_images=[ramp(64, 64, 9)])
+    (root / "broken.jpg").write_bytes((root / "p0.jpg").read_bytes()[:300])
+    (root / "IMG_1.HEIC").write_bytes(b"0000ftypheic")
+    (root / "notes.txt").write_text("not a picture")
+    return root
+
+
+def ramp(width, height, i):
+    """A smooth colour picture."""
+    y, x = np.mgrid[0:height, 0:width]
+    levels = np.stack([x * 255 // width, y * 255 // height, np.full_like(x, i * 10 % 256)], -1)
+    return Image.fromarray(levels.astype(np.uint8))

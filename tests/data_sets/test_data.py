@@ -135,7 +135,6 @@ def test_unreadable_files_are_refused_by_name_or_left_out(tmp_path, own_cache):
     [
         (lambda p: p, "holds no images"),
         (lambda p: fill(p, {"a.png": grey(1)}), "1 readable image.*at least 2"),
-        (lambda p: fill(p, {"a.png": grey(1), "k/b.png": grey(2)}), r"1 images beside 1 folders.*give `labels` ignore"),
         (lambda p: p / "nothing", "there is no folder or file"),
         (lambda p: fill(p, {"a.png": grey(1)}) / "a.png", "is a single file"),
     ],
@@ -392,3 +391,55 @@ def test_batches_refuse_what_makes_no_sense(tmp_path):
         Batches(images, 2, seed=0)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         Batches(images, 0, seed=0, labelled=False)
+
+
+# -- a folder as people have it --------------------------------------------------------------------------
+
+
+def test_pictures_beside_folders_are_one_set_unless_classes_are_wanted(tmp_path):
+    fill(tmp_path, {"b.png": grey(2), "k/a.png": grey(1), "k/deep/c.png": grey(3), "l/d.png": grey(4)})
+    for labels in (None, False):
+        images = open_images(tmp_path, labels=labels)
+        assert images.class_names is None and sorted(int(p.mean()) for p in images.pixels) == [1, 2, 3, 4]
+    for cache in (None, tmp_path / "empty"):  # also where the same pictures lie decoded already
+        with pytest.raises(ValueError, match="1 images beside 2 folders with images; give `labels` ignore"):
+            open_images(tmp_path, labels=True, cache=cache)
+
+
+def test_all_that_is_wrong_is_said_at_once_with_a_size_to_take(photos):
+    with pytest.raises(ValueError, match="beside 1 folders") as caught:
+        open_images(photos, labels=True)
+    said = str(caught.value)
+    for words in ("`labels` ignore", "1 of 12 images cannot be read", "broken.jpg", "`skip_unreadable`",
+                  "10 different sizes", "give `size` 64 (their median is 72", "`fit` pad", "left out: 1 in HEIC",
+                  "IMG_1.HEIC", "save them as JPEG"):  # fmt: skip
+        assert words in said, words
+    images = open_images(photos, labels=False, skip_unreadable=True, size=(64, 64))
+    assert len(images) == 11 and images.shape == (3, 64, 64)
+    report = "\n".join(images.report.lines())
+    assert "1 unreadable, left out" in report and "left out: 1 in HEIC" in report
+    assert images.report.sizes["60x100"] == 1  # 100x60 in the file, turned as its EXIF says
+    assert images.report.modes == {"RGB": 7, "P": 1, "RGBA": 1, "CMYK": 1, "L": 1}
+
+
+@pytest.mark.parametrize(
+    ("sides", "says"),
+    [([8, 9, 9], "`size` 8 (the median, 9, in multiples of 8)"), ([32, 48, 48, 500], "`size` 48 (the median)"),
+     ([5, 6], "`size` 8 (the median, 5"), ([3000, 4000], "`size` 64 (their median is 3000")],
+)  # fmt: skip
+def test_the_proposed_size_is_the_median_that_a_network_takes(tmp_path, sides, says):
+    from ddim.data.report import proposed
+
+    assert says in proposed({f"{side + 10}x{side}": 1 for side in dict.fromkeys(sides)} | {
+        f"{side}x{side + 10}": sides.count(side) - 1 for side in dict.fromkeys(sides) if sides.count(side) > 1
+    })  # fmt: skip
+
+
+def test_a_folder_of_heic_alone_says_what_to_do_and_one_added_later_is_seen(tmp_path):
+    (tmp_path / "IMG_2.heic").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"holds no images.*1 in HEIC.*IMG_2\.heic.*save them as JPEG"):
+        open_images(tmp_path)
+    fill(tmp_path, {"a.png": grey(1), "b.png": grey(2)})
+    assert open_images(tmp_path).report.unread == ["IMG_2.heic"]
+    (tmp_path / "IMG_3.HEIF").write_bytes(b"x")
+    assert open_images(tmp_path).report.unread == ["IMG_2.heic", "IMG_3.HEIF"]  # though the pixels are cached

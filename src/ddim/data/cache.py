@@ -74,7 +74,7 @@ def open_images(
     inner: tuple[int, int] | None = None,
     channels: int | None = None,
     skip_unreadable: bool = False,
-    labels: bool = True,
+    labels: bool | None = None,
     cache: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Images:
@@ -86,7 +86,7 @@ def open_images(
         fit, inner: how other sizes are brought to `size`: see `ddim.pixels.fitted`.
         channels: 1 or 3; None: 1 if every image is grey, else 3.
         skip_unreadable: leave out files that cannot be read, instead of refusing.
-        labels: whether they are wanted; see `open_source`.
+        labels: whether they are wanted: see `open_source`.
         cache: where decoded sets are kept; default `cache_root()`.
         progress: called with (done, total) while decoding.
 

@@ -27,7 +27,7 @@ def few_images(
     Raises:
         Refused: no images there, or not readable.
     """
-    source = open_source(data, labels=False)
+    source = open_source(data)
     step = max(1, source.count // n)
     images = []
     for i, (name, raw, _) in enumerate(source.read()):

@@ -42,14 +42,14 @@ class Source:
     """Why this is no data set as it was asked for; said together with what is wrong with its images."""
 
 
-def open_source(data: str | Path, *, labels: bool = True) -> Source:
+def open_source(data: str | Path, *, labels: bool | None = None) -> Source:
     """Find out what DATA is and list its images without decoding any.
 
     Args:
         data: a folder of images, a folder of one folder per class, a Parquet file or folder of them, "digits",
             or a hub id "owner/name" (its "train" split).
-        labels: whether they are wanted; if not, a label column that is none is passed over, not refused, and pictures
-            in a folder and in its sub-folders are one set.
+        labels: True: they are wanted, and pictures beside folders with pictures refused; None: those there are; False:
+            a label column that is none is passed over, not refused. Without True such folders are one set.
 
     Raises:
         Refused: nothing there, nothing in it, or not readable; names the path and the remedy.
@@ -60,20 +60,20 @@ def open_source(data: str | Path, *, labels: bool = True) -> Source:
     if path.is_file():
         if path.suffix.lower() != ".parquet":
             raise Refused(f"{path} is a single file; DATA is a folder of images, a .parquet file, 'digits' or a hub id")
-        return _parquet(path, [path], labels)
+        return _parquet(path, [path], labels is not False)
     if str(data) == "digits":
         return _digits()
     if str(data).count("/") == 1 and not str(data).startswith((".", "/", "~")):
-        return _hub(str(data), labels)
+        return _hub(str(data), labels is not False)
     raise Refused(
         f"there is no folder or file {path}; DATA is a folder of images, a .parquet file, 'digits' or a hub id"
     )
 
 
-def _folder(root: Path, wanted: bool) -> Source:
+def _folder(root: Path, wanted: bool | None) -> Source:
     tables = sorted(p for p in root.iterdir() if p.suffix.lower() == ".parquet")
     if tables:
-        return _parquet(root, tables, wanted)
+        return _parquet(root, tables, wanted is not False)
     flat = _image_files(root, root.iterdir())
     classes = {
         d.name: _image_files(root, d.rglob("*")) for d in sorted(root.iterdir()) if d.is_dir() and d.name[0] != "."
@@ -86,7 +86,7 @@ def _folder(root: Path, wanted: bool) -> Source:
             + (f"; {told_unread(unread)}" if unread else "")
         )
     unfit = None
-    if flat and classes and wanted:
+    if flat and classes and wanted is True:
         unfit = (
             f"{root} holds {len(flat)} images beside {len(classes)} folders with images; give `labels` ignore to take "
             "all of them as one set, or put all images in class folders"
