@@ -85,13 +85,14 @@ def moved(x_T: Tensor, without: Tensor, having: Tensor, amount: float) -> tuple[
     after = uses.along(x_T, towards, amount)
     rows = [["before", *uses.law(x_T).row()], ["after", *uses.law(after).row()]]
     said = [show.table(["latent", *uses.HEAD], rows)]
-    left = outside(after, torch.cat([without, having, x_T]))
+    left = outside(after, torch.cat([without if amount >= 0 else having, x_T]))
     length = float((x_T + amount * towards.to(x_T)).norm() / x_T.norm())
     if length > LENGTH:
         left.append(f"the direction is {(length**2 - 1) ** 0.5:.2g} times as long as the image's latent")
     if left:
-        said.append(f"warning: the edit leaves the law of latents: {'; '.join(left)}. Little of the image may be left, "
-                    "and the result may be no image at all: lower --amount, or give more images a side")  # fmt: skip
+        remedy = "lower --amount, or give more images a side, of a kind the model knows"
+        said.append(f"warning: the edit leaves the law of latents: {'; '.join(left)}. It may show little of the image, "
+                    f"or be no image at all: {remedy}")  # fmt: skip
     return after, said
 
 
