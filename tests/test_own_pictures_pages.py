@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ddim.cli import main
 from ddim.nets import PRESETS
@@ -16,12 +17,20 @@ ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests/data/golden/ermongroup/ckpt"
 PAGE = (ROOT / "docs/pictures.md").read_text()
 README = (ROOT / "README.md").read_text()
-SHORT = {"train": ("--max-steps", "2", "--batch-size", "4", "--preview-every", "1"), "evaluate": ("--n", "10")}
+SHORT = {"train": ("--max-steps", "2", "--batch-size", "4", "--preview-every", "1"), "evaluate": ("--eta", "0")}
 
 
 def lines(text):
     found = [line for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in found if line.startswith("ddim ")]
+
+
+def enough(home):
+    """An evaluation needs twenty different pictures."""
+    for i in range(12):
+        Image.effect_mandelbrot((70, 80), (-2, -1.5, 1, 1.5 - i / 20), 20).convert("RGB").save(
+            home / f"photos/m{i}.jpg"
+        )
 
 
 @pytest.fixture
@@ -38,7 +47,10 @@ def run(words, capsys):
     short = dict(zip(SHORT.get(words[0], ())[::2], SHORT.get(words[0], ())[1::2], strict=True))
     if "--resume" in words:
         short = {"--max-steps": "3"}
-    words = [re.sub(r"^(50|20|5,10,20)$", lambda n: {"5,10,20": "2,3"}.get(n[0], "2"), w) for w in words]
+    words = [
+        re.sub(r"^(50|20|5,10,20|5,10,20,50)$", lambda n: {"5,10,20": "2,3", "5,10,20,50": "2"}.get(n[0], "2"), w)
+        for w in words
+    ]
     for flag, value in short.items():
         words = [w for i, w in enumerate(words) if flag not in (w, words[i - 1])] + [flag, value]
     with pytest.raises(SystemExit) as stop:
@@ -54,7 +66,7 @@ def test_the_page_is_walked_from_the_first_command_to_the_last(at_home, capsys):
     assert code == 2 and all(word in proposed for word in ("--labels ignore", "--skip-unreadable", "--size 64"))
     for words in rest:
         if words[0] == "evaluate":
-            continue  # has a test of its own
+            enough(at_home)
         code, said = run(words, capsys)
         assert code == 0, (words, said.err)
     assert json.loads((at_home / "next/ddim.json").read_text())["provenance"]["init"]["provenance"]["steps"] == 3
@@ -71,6 +83,10 @@ def test_the_readmes_lines_about_pictures_and_checkpoints_run(at_home, capsys):
     for words in (w for w in written if w[:2] in (["train", "photos/"], ["train", "--resume"], ["info", "run"])):
         code, said = run(words, capsys)
         assert code == 0, (words, said.err)
+    enough(at_home)
+    (evaluated,) = (w for w in written if w[:3] == ["evaluate", "run", "photos/"])
+    code, said = run(evaluated, capsys)
+    assert code == 0, said.err
     (imported,) = (w for w in written if w[0] == "import")
     code, said = run(imported, capsys)
     assert code == 0, said.err

@@ -47,7 +47,7 @@ def test_a_run_is_a_model_folder_with_its_state_beside_it(faces, tmp_path, capsy
     assert "12 images" in captured.err and "2 classes: left (6), right (6)" in captured.err
     assert [p.name for p in sorted((run / "state").glob("*.pt"))] == ["step-00000003.pt", "step-00000004.pt"]
     assert [p.name for p in sorted((run / "previews").iterdir())] == ["step-00000002.png", "step-00000004.png"]
-    assert Image.open(run / "previews/step-00000004.png").size == (2 + 2 * 90, 2 + 4 * 90)  # 2 classes, 4 rows
+    assert Image.open(run / "previews/step-00000004.png").size == (2 + 2 * 90, 24 + 4 * 90)  # 2 classes, 4 rows
     assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [2, 4]
     assert list((run / "tensorboard").iterdir())
     about = json.loads((run / "ddim.json").read_text())
