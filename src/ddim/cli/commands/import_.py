@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import Any
 
 import tyro
 
 import ddim
-from ddim.cli import options
+from ddim.cli import options, pictures
 from ddim.refused import Refused
 
 
 @options.command
-class Command(options.Foreign, options.NewFolder):
+class Command(options.Foreign, pictures.Fitted, pictures.Skipping, options.NewFolder):
     """Turn a diffusers, ermongroup, OpenAI or lucidrains checkpoint into a model folder."""
 
     source: tyro.conf.Positional[str]
@@ -31,7 +32,10 @@ class Command(options.Foreign, options.NewFolder):
         checkpoint = ddim.checkpoints.open_checkpoint(self.source, family=self.family, config=settings)
         print(described(checkpoint))
         if self.data is not None:
-            report = checked(checkpoint, self.data)
+            sizes, shape = Counter[tuple[int, int]](), checkpoint.picture_shape
+            how: Any = {"inner": self.inner(shape), "skip": self.skip_unreadable, "seen": sizes}
+            report = checked(checkpoint, self.data, self.fit, **how)
+            self.tell(shape, sizes)
             print("\n" + reported(report))
             for warning in report.warnings:
                 print(f"ddim: warning: {warning}", file=sys.stderr)

@@ -63,7 +63,7 @@ class Command(options.OnDevice):
     """How often a class is hidden, so that guidance can be used later."""
     size: str | None = None
     """H or HxW. Default: the size of the images."""
-    fit: Literal["crop", "pad"] = "crop"
+    fit: Literal["crop", "pad", "resize"] = "crop"
     """How images of other proportions are brought to --size."""
     channels: Literal[1, 3] | None = None
     """1 grey, 3 RGB. Default: 1 if every image is grey."""
