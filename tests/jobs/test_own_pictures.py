@@ -103,3 +103,15 @@ def test_a_run_that_clips_still_encodes_and_comes_back(eps, tmp_path):
     assert ddim("decode", eps, tmp_path / "z.safetensors", "--out", tmp_path / "back") == 0
     (back,) = (np.asarray(Image.open(p)).astype(int) for p in (tmp_path / "back").glob("a*.png"))
     assert np.abs(back - [90, 120, 160]).max() <= 1
+
+
+def test_pictures_larger_than_any_network_is_for_are_asked_about(tmp_path, capsys):
+    for i in range(2):
+        path = tmp_path / "large" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (300, 200), (i, 2, 3)).save(path)
+    assert ddim("train", tmp_path / "large", "--out", tmp_path / "run") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "the images are 200x300" in said and "give --size 64" in said and not (tmp_path / "run").exists()
+    options = ("--size", "8", "--max-steps", 1, "--batch-size", 2, "--preview-every", 0)
+    assert ddim("train", tmp_path / "large", "--out", tmp_path / "run", *options) == 0
