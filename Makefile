@@ -1,10 +1,11 @@
 # make demo   set-up, then the bundled model: one labelled picture, its path printed last
 # make test   set-up, then the tests          make check   tests' companions: linter, formatter, types, the picture of the house
+# make newcomer   set-up, then a stranger's first hour in minutes: own pictures, own checkpoint, own network
 PYTHON ?= python3
 BIN := .venv/bin
 DONE := .venv/.installed
 
-.PHONY: setup demo test check
+.PHONY: setup demo test check newcomer
 
 setup: $(DONE)
 
@@ -20,6 +21,9 @@ demo: $(DONE)
 
 test: $(DONE)
 	$(BIN)/python -m pytest -n 2
+
+newcomer: $(DONE)
+	$(BIN)/python tools/newcomer.py
 
 check: $(DONE)
 	$(BIN)/ruff check .

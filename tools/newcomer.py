@@ -4,6 +4,7 @@ python tools/newcomer.py [FOLDER]: prints each command and what is checked of it
 Nothing but the public command line and the public names of `ddim`; what it writes goes to FOLDER (a temporary one).
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -31,10 +32,8 @@ def main(argv: list[str]) -> int:
         for door in (own_pictures, own_checkpoint, own_network):
             start = time.monotonic()
             print(f"\n=== {door.__doc__}", flush=True)
-            try:
+            with contextlib.suppress(ShutError):
                 door(walk)
-            except Shut:
-                pass
             print(f"    {time.monotonic() - start:.0f} s", flush=True)
         seconds = time.monotonic() - began
         walk.check(f"all three doors in {seconds:.0f} s, at most {MOST_SECONDS}", seconds <= MOST_SECONDS)
@@ -42,7 +41,7 @@ def main(argv: list[str]) -> int:
     return 1 if walk.wrong else 0
 
 
-class Shut(Exception):
+class ShutError(Exception):
     """A command did not do what the next ones need."""
 
 
@@ -63,7 +62,7 @@ class Walk:
 
     def runs(self, name: str, program: str) -> str:
         """Run a Python program there."""
-        print(f"$ python {name}\n" + "".join(f"  | {line}\n" for line in program.strip().splitlines()), end="", flush=True)
+        print(f"$ python {name}", *(f"  | {line}" for line in program.strip().splitlines()), sep="\n", flush=True)
         (self.folder / name).write_text(program)
         return self._said([sys.executable, name], 0, f"python {name}")
 
@@ -76,7 +75,7 @@ class Walk:
         print("".join(f"    {line[:160]}\n" for line in shown[-6:]), end="", flush=True)
         self.check(f"ends with exit code {code}", done.returncode == code, f"{what}\n{said}")
         if done.returncode != code:
-            raise Shut
+            raise ShutError
         return said
 
     def check(self, what: str, holds: bool, more: str = "") -> None:
@@ -105,7 +104,7 @@ class Walk:
 def own_pictures(walk: Walk) -> None:
     """Own pictures: train, go on, sample, evaluate, measure."""
     photos(walk.folder / "photos")
-    quick = "--preset digits --batch-size 16 --warmup 5 --device cpu --max-steps 20"
+    quick = "--preset digits --batch-size 16 --warmup 5 --log-every 10 --preview-every 10 --device cpu --max-steps 20"
     said = walk.types(f"ddim train photos --out run {quick}", code=2)
     for what in ("broken.jpg", "--skip-unreadable", "--labels ignore", "--size"):
         walk.check(f"one summary says {what}", what in said)
@@ -117,7 +116,8 @@ def own_pictures(walk: Walk) -> None:
     said = walk.types("ddim info run")
     walk.check("info says what it makes and how far it is", "3 x 16 x 16" in said and "30" in said)
     sampled(walk)
-    said = walk.types("ddim evaluate run photos --skip-unreadable --steps 2,4 --eta 0 --no-sigma-hat --count 20 --out report")
+    rows = "--steps 2,4 --eta 0 --no-sigma-hat --count 20"
+    said = walk.types(f"ddim evaluate run photos --skip-unreadable {rows} --out report")
     walk.check("it answers the question", "the fewest steps within 5 % of the best are" in said)
     walk.there("report/report.html", "report/report.csv")
     rows = walk.json("report/report.json").get("rows", [])
@@ -127,7 +127,7 @@ def own_pictures(walk: Walk) -> None:
 
 
 def photos(folder: Path) -> None:
-    """Pictures as people have them: discs on gradients, of all sizes, in the root and in folders, some on their side."""
+    """Pictures as people have them: discs on gradients, of all sizes, in and beside folders, some on their side."""
     draw = np.random.RandomState(0)
     for place in (folder, folder / "cats", folder / "dogs"):
         place.mkdir(parents=True, exist_ok=True)
@@ -152,6 +152,8 @@ def sampled(walk: Walk) -> None:
     alike = {(i.size, i.mode) for i in map(Image.open, images)}
     walk.check(f"12 colour images of 16x16: {alike}", len(images) == 12 and alike == {((16, 16), "RGB")})
     walk.there("images/grid.png", "images/recipe.json")
+    burnt, real = saturated(images), saturated(sorted((walk.folder / "photos").rglob("IMG_*.jpg")))
+    walk.check(f"{burnt:.0%} of their pixels are at 0 or 255, in the photos {real:.0%}", burnt < real + 0.1)
     walk.types("ddim sample --verify --out images")
     before = [hashlib.sha256(path.read_bytes()).hexdigest() for path in images]
     for path in images[5:]:
@@ -162,6 +164,12 @@ def sampled(walk: Walk) -> None:
     walk.check("a job that lost images makes the same ones again", before == after)
 
 
+def saturated(paths: list[Path]) -> float:
+    """The share of numbers at the end of the range."""
+    pixels = np.concatenate([np.asarray(Image.open(path)).ravel() for path in paths])
+    return float(((pixels == 0) | (pixels == 255)).mean())
+
+
 # -- the second door ------------------------------------------------------------------------------------------
 
 
@@ -169,11 +177,13 @@ def own_checkpoint(walk: Walk) -> None:
     """Own checkpoint: somebody else's file, imported, sampled, exported."""
     shutil.copy(GOLDEN / "ermongroup/ckpt/ckpt.pth", walk.folder / "ckpt.pth")
     shutil.copy(GOLDEN / "ermongroup/ckpt/config.yml", walk.folder / "celeba.yml")
+    shutil.copy(GOLDEN / "ermongroup/ckpt/expected.safetensors", walk.folder / "said-by-their-program.safetensors")
     walk.types("ddim import ckpt.pth model --config celeba.yml")
     walk.there("model/model_index.json", "model/ddim.json")
     said = walk.types("ddim info model")
     walk.check("info says whose it is", "from ermongroup" in said and "3 x 16 x 16" in said)
-    walk.check("nothing is overwritten", "exists" in walk.types("ddim import ckpt.pth model --config celeba.yml", code=2))
+    said = walk.types("ddim import ckpt.pth model --config celeba.yml", code=2)
+    walk.check("nothing is overwritten", "exists" in said)
     walk.types("ddim sample model --count 4 --steps 3 --out faces")
     said = walk.types("ddim sample ckpt.pth --count 4 --out guessed", code=2)
     walk.check("a size that the file does not say is asked for", "image_size" in said)
@@ -181,8 +191,8 @@ def own_checkpoint(walk: Walk) -> None:
     walk.runs("theirs.py", THEIRS)
     file = "ema_0.9999_000100.pt"
     shutil.copy(GOLDEN / "improved-diffusion/learn-sigma-cosine" / file, walk.folder / file)
-    settings = "image_size=16 num_heads=2 diffusion_steps=430 noise_schedule=cosine"
-    walk.types(f"ddim import {file} openai --set {settings} --data photos")
+    settings = "image_size=16 attention_resolutions=8 num_heads=2 diffusion_steps=200 noise_schedule=cosine"
+    walk.types(f"ddim import {file} openai --set {settings} rescale_timesteps=True --data photos")
     walk.types("ddim sample openai --count 4 --steps 3 --out more")
     said = walk.types(f"ddim import {file} wrong --set image_side=16", code=2)
     walk.check("a misspelt setting is named with its nearest", "image_size" in said)
@@ -191,13 +201,15 @@ def own_checkpoint(walk: Walk) -> None:
 THEIRS = """
 import torch
 from diffusers import DDIMPipeline
+from safetensors.torch import load_file
 import ddim
 
 theirs = DDIMPipeline.from_pretrained("plain")
-x = ddim.noise([0, 1], (3, 16, 16))
-t = torch.tensor([7, 7])
-ours = ddim.load("model").checkpoint.network(x, t)
-assert torch.allclose(theirs.unet(x, t).sample, ours, atol=1e-5)
+said = load_file("said-by-their-program.safetensors")
+x, t, eps = said["eval.x"], said["eval.t"], said["eval.eps_ema"]
+with torch.no_grad():
+    assert torch.allclose(theirs.unet(x, t).sample, eps, atol=1e-4)
+    assert torch.allclose(ddim.load("model").checkpoint.network(x, t), eps, atol=1e-4)
 """
 
 
