@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ddim.cli.argv import COMMANDS, MODULES
+from ddim.cli.typed import flag_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,7 +38,7 @@ def test_every_command_and_flag_exists():
         fields = import_module(f"ddim.cli.commands.{MODULES.get(words[0], words[0])}").Command.__dataclass_fields__
         for word in words[1:]:
             if word.startswith("--"):
-                assert word[2:].replace("-", "_") in fields, f"{line}: {word}"
+                assert word in {flag_of(field) for field in fields}, f"{line}: {word}"
 
 
 def test_links_and_pictures_are_there():
