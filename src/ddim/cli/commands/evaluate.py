@@ -57,10 +57,10 @@ class Command(
         own = self.images(model)
         n = ddim.jobs.n_allowed(own, held) if self.n is None else self.n
         data, seeds = ddim.jobs.RealSets.of(own, held, n, self.reference), self.from_seed(n, least=10)
-        print(f"{n} images a row; real ones: {len(data.reference)} as the reference, {n} for the noise floor; "
-              f"features: {look.name}")  # fmt: skip
         whole, left = ddim.jobs.calls_left(samplers, seeds, look, out / "cells")
-        print(costs.of_rows(len(cells), whole, left))
+        if share.rank == 0:
+            print(f"{n} images a row; real ones: {len(data.reference)} as the reference, {n} for the noise floor; "
+                  f"features: {look.name}\n{costs.of_rows(len(cells), whole, left)}")  # fmt: skip
         with costs.progress(left // share.world, self.batch_size * min(s.calls for s in samplers.values())) as bar:
             found = ddim.jobs.share_cells(
                 samplers, seeds, data, look, num_classes=ddim.jobs.classes_known(look, model),
