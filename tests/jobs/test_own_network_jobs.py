@@ -84,7 +84,7 @@ def test_evaluation(model, tmp_path):
     data, how = RealSets.of(truth, None, 12, 48), {"num_classes": model.num_classes, "batch_size": 5}
     found = measure_cells(samplers, range(12), data, look, folder=tmp_path, tell=lambda *what: told.append(what), **how)
     assert [r.solver for r in found.rows] == ["ddim", "dpm++2m", "ddim"] and found.rows[2].eta == "sigma-hat"
-    assert told[-1][0] == 36 and found.floor.n == 12
+    assert told[-1][0] == (3 + 6 + 3) * 12 and found.floor.n == 12  # network calls, each counted once an image
     made = samplers[cells[0]].sample(range(12))
     a, b = (look.features(from_uint8(p)) for p in (to_uint8(made), truth.pixels[data.reference]))
     assert found.rows[0].distance == pytest.approx(frechet(Moments.of(a), Moments.of(b)), rel=0.02)
