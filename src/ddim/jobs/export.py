@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from ddim.checkpoints import Checkpoint, write_onnx_folder
-from ddim.denoise import bound, labels
+from ddim.denoise import NONE, Denoiser, bound, labels
 from ddim.engine import INPUTS, require
 from ddim.process import noise, tau
 from ddim.refused import Refused
-from ddim.solve import sample
+from ddim.solve import DDIM, trajectory
 
 PRECISIONS = ("fp32", "int8")
 IMAGES, STEPS = 6, 20  # calibration: trajectories, and steps of each; every second state of each is used
@@ -64,25 +64,22 @@ def trajectory_states(checkpoint: Checkpoint, images: int) -> list[Inputs]:
 
     Image i is of class i modulo K; where there is a null label every third has that, for guidance asks it too.
     """
-    found: list[Inputs] = []
-    network = checkpoint.network
-
-    class Recorder(torch.nn.Module):
-        def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-            found.append((x.clone(), t.clone()) if label is None else (x.clone(), t.clone(), label.clone()))
-            out: Tensor = network(x, t, label)
-            return out
-
-    denoise: Any = checkpoint.denoiser(Recorder())
+    denoise: Denoiser = checkpoint.denoiser()
     if checkpoint.clips:
         denoise = checkpoint.clipped(denoise)
+    told: Inputs = ()
     if checkpoint.num_classes is not None:
         null = checkpoint.null_label
         label = [null if null is not None and i % 3 == 2 else i % checkpoint.num_classes for i in range(images)]
-        denoise = bound(denoise, labels(torch.tensor(label)))
-    x_T = noise(range(images), checkpoint.shape, purpose="calibration")
-    steps = min(STEPS, checkpoint.schedule.T)
-    sample(denoise, x_T, tau(checkpoint.schedule.T, steps), seeds=list(range(images)))
+        told = (torch.tensor(label),)
+    times = tau(checkpoint.schedule.T, min(STEPS, checkpoint.schedule.T))
+    x = noise(range(images), checkpoint.shape, purpose="calibration")
+    found: list[Inputs] = []
+    for t, step in zip(
+        times, trajectory(bound(denoise, labels(*told) if told else NONE), DDIM(), times, x), strict=False
+    ):
+        found.append((x, checkpoint.time(torch.full((images,), t)), *told))
+        x = step.x
     return [tuple(v[i : i + 1] for v in inputs) for k, inputs in enumerate(found) for i in range(k % 2, images, 2)]
 
 

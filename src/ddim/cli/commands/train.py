@@ -22,7 +22,7 @@ class Command(options.OnDevice):
     out: Path | None = None
     """The run folder: model, state/, previews/, log.jsonl, tensorboard/."""
     preset: str | None = None
-    """The network: digits (8x8), mnist or grey32 (28x28, 32x32 grey), cifar10-small, cifar10, 64 or 128.
+    """The network: digits (8x8), mnist or grey32 (28x28, 32x32 grey), cifar10-small, colour32, cifar10, 64 or 128.
     Default: by size, or that of --init."""
     init: str | None = None
     """Fine-tune: begin with the weights of this model (bundled name, run, folder or checkpoint), not random ones."""
