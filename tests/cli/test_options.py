@@ -125,6 +125,8 @@ for words in (["--help"], *([name, "--help"] for name in COMMANDS)):
             "--batch-size must be at least 1; see `ddim.tau`",
         ),
         ("schedule", "`batch_size` must be at least 1", "`batch_size` must be at least 1"),
+        ("sample", "give it: `set` image_size=<side>", "give it: ddim import SOURCE OUT --set image_size=<side>"),
+        ("import", "give it: `set` image_size=<side>", "give it: --set image_size=<side>"),
     ],
 )
 def test_the_librarys_parameters_become_the_flags_of_the_running_command(command, message, said):

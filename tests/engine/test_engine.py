@@ -240,3 +240,15 @@ def test_memory_available_is_within_the_container(tmp_path):
     (tmp_path / "memory.max").write_text("max\n")
     assert capacity._container(tmp_path) is None
     assert 2**20 < capacity.available_bytes(CPU) < 2**50
+
+
+def test_each_process_of_torchrun_takes_its_own_accelerator(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
+    assert engine.pick_device("auto") == torch.device("cuda")
+    for rank, index in (("0", 0), ("3", 3), ("6", 2)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert engine.pick_device("auto") == torch.device("cuda", index)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    assert engine.pick_device("auto") == torch.device("cuda")

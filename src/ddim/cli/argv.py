@@ -76,6 +76,9 @@ def command_of(name: str) -> type[Any]:
     return command
 
 
+ELSEWHERE = {"set": "ddim import SOURCE OUT --set"}  # options of one command that refusals of many point to
+
+
 def in_flags(message: str, command: type[Any] | None) -> str:
     """The library names a parameter in backticks, as Python has it; where it is an option, people type its flag."""
     options: dict[str, Any] = getattr(command, "__dataclass_fields__", {})
@@ -83,7 +86,7 @@ def in_flags(message: str, command: type[Any] | None) -> str:
     def flag(found: re.Match[str]) -> str:
         name = found[1]
         if name not in options:
-            return found[0]
+            return ELSEWHERE.get(name, found[0])
         return name if "Positional" in str(options[name].type) else flag_of(name)
 
     return re.sub(r"`(\w+)`", flag, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Any, Literal
 
 import torch
@@ -17,11 +18,16 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 def pick_device(device: str | torch.device) -> torch.device:
     """The device of that name; "auto" is the accelerator torch sees, else the CPU.
 
+    Of several, each process that torchrun started takes the one of its LOCAL_RANK.
+
     Raises:
         Refused: a device this machine does not have.
     """
     if device == "auto":
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        rank, count = os.environ.get("LOCAL_RANK", ""), torch.accelerator.device_count() if found else 0
+        if found and count > 1 and rank.isdecimal():
+            return torch.device(found.type, int(rank) % count)
         return found or torch.device("cpu")
     try:
         picked = torch.device(device)
