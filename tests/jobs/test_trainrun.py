@@ -231,6 +231,21 @@ def test_a_fine_tuned_run_goes_on_without_the_model_it_began_from(faces, tmp_pat
     assert after["steps"] == 3 and after["init"] == provenance["init"] and f"--init {first}" in after["command"]
 
 
+def test_a_model_whose_checkpoints_are_lost_is_not_begun_again_in_its_place(faces, tmp_path, capsys):
+    run = tmp_path / "run"
+    begun = ("train", faces, "--out", run, *TRAIN, "--max-steps")
+    assert ddim(*begun, 3) == 0
+    for checkpoint in (run / "state").glob("*.pt"):
+        checkpoint.unlink()
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    capsys.readouterr()
+    for words in ((*begun, 5, "--resume"), ("train", "--resume", run, "--max-steps", 5)):
+        assert ddim(*words) == 2
+        assert "no checkpoint (no state/step-*.pt)" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+    assert ddim("train", faces, "--out", tmp_path / "next", *TRAIN, "--max-steps", 1, "--init", run) == 0
+
+
 def test_a_run_inside_its_own_data_is_refused(faces, tmp_path, capsys):
     (tmp_path / "link").symlink_to(faces)
     for out in (faces / "run", faces, tmp_path / "link" / "left" / "run"):

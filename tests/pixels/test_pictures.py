@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ddim import Refused
 from ddim.pixels import as_pixels, fitted, from_uint8, grid, open_image, read_image, save_png, to_uint8
 
 
@@ -191,3 +192,29 @@ def test_whole_numbers_of_no_agreed_range_are_refused(tmp_path):
     path = tmp_path / "deep.pgm"
     path.write_bytes(b"P5 2 1 65535\n" + struct.pack(">HH", 257, 65535))  # Pillow calls this mode I as well
     assert np.asarray(open_image(path)).tolist() == [[1, 255]]
+
+
+def test_a_postscript_file_called_photo_png_starts_no_other_program(tmp_path, monkeypatch):
+    """Pillow tells PostScript by its first bytes, whatever the name, and hands it to Ghostscript."""
+    from PIL import EpsImagePlugin
+
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *words: started.append(words))
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "photo.png").write_bytes(page)
+    for source in (tmp_path / "photo.png", page):
+        with pytest.raises(Refused, match="cannot be read as an image"):
+            open_image(source)
+    assert not started
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
+def test_every_raster_format_we_mean_is_read(kind, tmp_path):
+    Image.new("RGB", (4, 3), (200, 100, 50)).save(tmp_path / "x", format=kind)
+    assert open_image(tmp_path / "x").size == (4, 3)
+
+
+def test_phones_jpegs_of_several_pictures_are_read(tmp_path):
+    first = Image.new("RGB", (4, 3), (200, 100, 50))
+    first.save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=[Image.new("RGB", (4, 3))])
+    assert open_image(tmp_path / "x.jpg").getpixel((0, 0))[0] > 150

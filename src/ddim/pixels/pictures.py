@@ -26,6 +26,8 @@ from ddim.refused import Refused
 Pixels = npt.NDArray[np.uint8]
 Fit = Literal["crop", "pad", "resize"]
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+# Pillow tells files by their content, whatever their name, and for some kinds (PostScript) starts other programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # What Pillow was seen to raise for damaged files, its plug-ins' slips included.
 DAMAGE = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
           struct.error, zlib.error, Image.DecompressionBombError)  # fmt: skip
@@ -66,7 +68,7 @@ def open_image(
     """
     name = name or ("the image" if isinstance(source, bytes) else str(source))
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as file:
             if tell_mode is not None:
                 tell_mode(file.mode)
             file.load()

@@ -27,7 +27,7 @@ from ddim.jobs.train.state import TrainState, begin_from, checkpoints, load_chec
 from ddim.nets import DiffusersNetwork
 from ddim.refused import Refused
 
-STATE = "state"
+STATE, MODEL = "state", "model_index.json"
 BARE = (STATE, LOG, PREVIEWS, BOARD)  # all there is in a run before its first checkpoint
 
 
@@ -39,6 +39,7 @@ def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState[DiffusersNe
     """
     folder = plan.run / STATE
     if resume:
+        _refuse_lost_state(plan.run)
         _refuse_other_recipe(folder, plan)
     else:
         refuse_existing(plan.run)
@@ -101,6 +102,15 @@ def ancestor_of(run: Path) -> dict[str, Any] | None:
         told = None
     known = told if isinstance(told, dict) and told.get("sha256") == sha else {"source": None, "provenance": None}
     return None if sha is None else {**known, "sha256": sha}
+
+
+def _refuse_lost_state(run: Path) -> None:
+    """A model without a checkpoint cannot be gone on with: to begin again would put a young model in its place."""
+    if (run / MODEL).exists() and not checkpoints(run / STATE):
+        raise Refused(
+            f"{run} holds a trained model but no checkpoint (no {STATE}/step-*.pt), so nothing is left to go on with; "
+            f"begin a new `out` from its weights with `init` {run}"
+        )
 
 
 def _refuse_other_recipe(folder: Path, plan: Plan) -> None:
