@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -12,6 +14,43 @@ from ddim.refused import Refused
 
 RECIPE = "recipe.json"
 T = TypeVar("T")
+
+
+class Hold:
+    """A folder kept for one process: it ends with `release`, or with the process, however that ends.
+
+    Raises:
+        Refused: another process holds the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._handle: int | None = None
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such lock
+            return
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise Refused(
+                f"another process is at work in {folder}: wait for it, stop it, or choose another `out`"
+            ) from None
+        except OSError:  # a file system without locks
+            os.close(handle)
+            return
+        self._handle = handle
+
+    def release(self) -> None:
+        """Let others in."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            self.release()
 
 
 class Share(NamedTuple):

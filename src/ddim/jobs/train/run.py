@@ -16,7 +16,7 @@ import torch
 from ddim.checkpoints import save_folder
 from ddim.data import Batches
 from ddim.files import is_temporary, sweep, write_text
-from ddim.jobs.job import RECIPE
+from ddim.jobs.job import RECIPE, Hold
 from ddim.jobs.train.log import BOARD, LOG, Log
 from ddim.jobs.train.loop import DivergedError, Progress, fit
 from ddim.jobs.train.loss import Denoising
@@ -35,7 +35,8 @@ def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState[DiffusersNe
     """The state a run begins or goes on with; nothing is written before everything has been checked.
 
     Raises:
-        Refused: RUN exists and resume is off; nothing to resume; another recipe (names the field).
+        Refused: RUN exists and resume is off; nothing to resume; another recipe (names the field); another
+            process trains there.
     """
     folder = plan.run / STATE
     if resume:
@@ -45,6 +46,21 @@ def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState[DiffusersNe
         refuse_existing(plan.run)
     classes = len(plan.images.class_names or ()) if plan.labelled else None
     state = new_state(plan.recipe, plan.preset, plan.images.shape, classes, plan.device)
+    if state.accelerator.is_main_process and folder.is_dir():
+        state.hold = Hold(folder)
+    try:
+        _prepare(plan, state, max_steps, resume=resume)
+    except BaseException:
+        if state.hold is not None:
+            state.hold.release()
+        raise
+    state.accelerator.wait_for_everyone()
+    return state
+
+
+def _prepare(plan: Plan, state: TrainState[DiffusersNetwork], max_steps: int, *, resume: bool) -> None:
+    """The weights to begin with, and then the folder."""
+    folder = plan.run / STATE
     found = checkpoints(folder) if resume else []
     if found:
         load_checkpoint(found[-1], state)
@@ -52,13 +68,13 @@ def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState[DiffusersNe
         begin_from(plan.init, state, plan.recipe)
     if state.step > max_steps:
         raise Refused(f"{plan.run} is at step {state.step} already, beyond `max_steps` {max_steps}; raise it")
-    if state.accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        for place in (plan.run, folder, plan.run / PREVIEWS):
-            sweep(place)
-        write_text(folder / RECIPE, json.dumps(plan.stored(), indent=1))
-    state.accelerator.wait_for_everyone()
-    return state
+    if not state.accelerator.is_main_process:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    state.hold = state.hold or Hold(folder)
+    for place in (plan.run, folder, plan.run / PREVIEWS):
+        sweep(place)
+    write_text(folder / RECIPE, json.dumps(plan.stored(), indent=1))
 
 
 def refuse_existing(run: Path) -> None:
@@ -166,6 +182,8 @@ def train_run(
     finally:
         if log is not None:
             log.close()
+        if state.hold is not None:
+            state.hold.release()
 
 
 def _agreed(state: TrainState[DiffusersNetwork], stop: bool) -> bool:

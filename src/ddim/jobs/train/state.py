@@ -20,6 +20,7 @@ import torch
 
 from ddim.engine import pick_device, pick_precision
 from ddim.files import whole_file
+from ddim.jobs.job import Hold
 from ddim.jobs.train.recipe import Pace, Recipe
 from ddim.nets import DiffusersNetwork, Ema, build
 from ddim.refused import Refused
@@ -50,6 +51,7 @@ class TrainState(Generic[M]):
     smooth_loss: float = math.nan
     best_loss: float = math.inf
     high_steps: int = field(default=0)
+    hold: Hold | None = None
 
 
 def resolve_precision(precision: str, device: str = "auto") -> str:
