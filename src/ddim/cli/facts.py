@@ -7,6 +7,7 @@ from collections import Counter
 
 from ddim.checkpoints import Checkpoint, Verdict, clearly_below, denoising_error, probe_checkpoint
 from ddim.cli.show import table
+from ddim.cli.typed import typed_size
 from ddim.data import few_images
 from ddim.pixels import Fit
 
@@ -76,12 +77,11 @@ def bordered_better(checkpoint: Checkpoint, data: str, small: tuple[int, int], f
     if len(large) < LEAST:
         return None
     a, b = (denoising_error(checkpoint, images) for images in (large, within))
-    size = f"{small[0]}" if small[0] == small[1] else f"{small[0]}x{small[1]}"
     told = (
         f"denoising error {math.exp(float(a.mean())):.3g} enlarged, {math.exp(float(b.mean())):.3g} in a black border"
     )
     if clearly_below(b, a):
-        return f"the model knows these pictures better unenlarged ({told}): give --size {size}"
+        return f"the model knows these pictures better unenlarged ({told}): give --size {typed_size(small)}"
     return f"the model knows these pictures better enlarged ({told})" if clearly_below(a, b) else None
 
 

@@ -179,11 +179,6 @@ def sized(name: str) -> Size:
     return int(h), int(w)
 
 
-def typed_size(size: Size) -> str:
-    """(H, W) as --size takes it."""
-    return f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"
-
-
 def changes(sizes: Mapping[Size, int], whole: Size, fit: str, inner: Size | None) -> list[str]:
     """What bringing pictures of these sizes (H, W) to the model's does to them, a line each; nothing if nothing."""
     h, w = inner or whole
@@ -205,6 +200,6 @@ def changes(sizes: Mapping[Size, int], whole: Size, fit: str, inner: Size | None
         if fit == "crop" and any(s[0] * w != s[1] * h for s in chosen):
             line += " and cut to the middle; --fit pad or resize keeps all of them"
         if word == "enlarged" and inner is None and usual[0] <= h and usual[1] <= w:
-            line += f"; --size {typed_size(usual)} puts them into a black border instead"
+            line += f"; --size {typed.typed_size(usual)} puts them into a black border instead"
         lines.append(line)
     return lines

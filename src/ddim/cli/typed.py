@@ -63,6 +63,11 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     return size
 
 
+def typed_size(size: tuple[int, int]) -> str:
+    """(H, W) as --size takes it: the way back from `size_of`."""
+    return f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"
+
+
 def classes(text: str, names: Sequence[str] | None, flag: str, like: str) -> list[int]:
     """ "cat,dog,3" as class numbers: a number that is one of the classes', or a name.
 

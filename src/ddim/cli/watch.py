@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ddim.cli.typed import typed_size
 from ddim.jobs import HOPELESS, Clock, Plan, Progress, smaller
 
 EVERY = 60.0  # seconds between lines
@@ -68,7 +69,7 @@ class Watch:
         found = smaller(self.plan, left)
         other = ""
         if found is not None:
-            size = "" if found.size == self.plan.images.shape[1:] else " --size {}x{}".format(*found.size)
+            size = "" if found.size == self.plan.images.shape[1:] else f" --size {typed_size(found.size)}"
             other = f"--preset {found.preset}{size} takes about {duration(found.seconds)}; "
         self._say(
             f"warning: preset {self.plan.preset} is too much for this machine. {other}"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ddim.checkpoints import Checkpoint, write_onnx_folder
-from ddim.denoise import NONE, Denoiser, bound, labels
+from ddim.denoise import NONE, Denoiser, labels
 from ddim.engine import INPUTS, require
 from ddim.process import noise, tau
 from ddim.refused import Refused
@@ -64,9 +64,6 @@ def trajectory_states(checkpoint: Checkpoint, images: int) -> list[Inputs]:
 
     Image i is of class i modulo K; where there is a null label every third has that, for guidance asks it too.
     """
-    denoise: Denoiser = checkpoint.denoiser()
-    if checkpoint.clips:
-        denoise = checkpoint.clipped(denoise)
     told: Inputs = ()
     if checkpoint.num_classes is not None:
         null = checkpoint.null_label
@@ -74,10 +71,12 @@ def trajectory_states(checkpoint: Checkpoint, images: int) -> list[Inputs]:
         told = (torch.tensor(label),)
     times = tau(checkpoint.schedule.T, min(STEPS, checkpoint.schedule.T))
     x = noise(range(images), checkpoint.shape, purpose="calibration")
+    denoise: Denoiser = checkpoint.denoiser()
+    if checkpoint.clips:
+        denoise = checkpoint.clipped(denoise)
+    conditions = labels(*told) if told else NONE
     found: list[Inputs] = []
-    for t, step in zip(
-        times, trajectory(bound(denoise, labels(*told) if told else NONE), DDIM(), times, x), strict=False
-    ):
+    for t, step in zip(times[:-1], trajectory(denoise, DDIM(), times, x, conditions=conditions), strict=True):
         found.append((x, checkpoint.time(torch.full((images,), t)), *told))
         x = step.x
     return [tuple(v[i : i + 1] for v in inputs) for k, inputs in enumerate(found) for i in range(k % 2, images, 2)]

@@ -106,7 +106,7 @@ def _refuse_broken(images: Tensor, seeds: Sequence[int]) -> None:
 
 
 def _finish(seeds: Sequence[int], out: Path, classes: Mapping[int, int], names: Sequence[str] | None) -> None:
-    first = [np.asarray(Image.open(out / file_name(s))) for s in seeds[:GRID_IMAGES]]
+    first = [np.asarray(Image.open(out / file_name(s), formats=("PNG",))) for s in seeds[:GRID_IMAGES]]
     told = {s: names[k] if names and k < len(names) else str(k) for s, k in classes.items()}
     captions = [f"{s}: {told[s]}" if s in told else str(s) for s in seeds[:GRID_IMAGES]]
     columns = math.ceil(math.sqrt(len(first)))
@@ -159,5 +159,5 @@ def write_npz(seeds: Sequence[int], out: Path, labels: Sequence[int] | None = No
 
 
 def _pixels(path: Path) -> np.ndarray[Any, Any]:
-    pixels = np.asarray(Image.open(path))
+    pixels = np.asarray(Image.open(path, formats=("PNG",)))
     return pixels[..., None] if pixels.ndim == 2 else pixels

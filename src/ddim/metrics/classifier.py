@@ -8,6 +8,7 @@ docs/evaluation.md.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ SIDE, CLASSES = 28, 10
 COLOUR_SIDE = 32
 COLOUR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 COLOUR_WIDTHS = (24, 48, 96)
+N = TypeVar("N", bound=nn.Module)
 
 
 class DigitClassifier(nn.Module):
@@ -96,21 +98,20 @@ def load_colour_classifier(path: Path = COLOUR_WEIGHTS) -> ColourClassifier:
     Raises:
         OSError: no such file.
     """
-    from safetensors.torch import load_file
-
-    network = ColourClassifier()
-    network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
-    return network.eval().requires_grad_(False)
+    return _with_weights(ColourClassifier(), path)
 
 
 def load_classifier(path: Path = WEIGHTS) -> DigitClassifier:
-    """The classifier with its weights, ready for inference.
+    """The classifier of digits with its weights, ready for inference.
 
     Raises:
         OSError: no such file.
     """
+    return _with_weights(DigitClassifier(), path)
+
+
+def _with_weights(network: N, path: Path) -> N:
     from safetensors.torch import load_file
 
-    network = DigitClassifier()
     network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
     return network.eval().requires_grad_(False)

@@ -20,11 +20,8 @@ from ddim.refused import Refused
 
 SCHEDULES = ("linear", "scaled_linear", "cosine", "sigmoid")
 PREDICTIONS = ("eps", "x0", "v")  # what a model folder can say of itself
-MAY_CHANGE = (
-    "accumulation",
-    "command",
-    "source",
-)  # on resume: rounding at most; the words it was begun with; where it lies
+MAY_CHANGE = ("accumulation", "command", "source")
+"""On resume: rounding at most; the words it was begun with; where the weights it began from lie."""
 
 
 class Pace(Protocol):

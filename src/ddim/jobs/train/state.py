@@ -12,7 +12,7 @@ import os
 import pickle
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -50,7 +50,7 @@ class TrainState(Generic[M]):
     step: int = 0
     smooth_loss: float = math.nan
     best_loss: float = math.inf
-    high_steps: int = field(default=0)
+    high_steps: int = 0
     hold: Hold | None = None
 
 
