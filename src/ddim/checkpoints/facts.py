@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import torch
+
 from ddim.checkpoints.settings import MAX_SIDE, is_number, is_whole
-from ddim.process import SPACINGS
+from ddim.process import SPACINGS, Schedule
 from ddim.refused import Refused
 
 Read = Callable[[Any], Any]  # a JSON value as the fact, or None where it is no such fact
+OURS = "ddim.json"
+FACTS = ("shape", "data_range", "num_classes", "null_label", "labels")
+SAMPLING = ("clips", "clip_range", "thresholding", "threshold_quantile", "threshold_maximum", "spacing",
+            "steps_offset", "ends_at")  # fmt: skip
+WHOLE = (*FACTS, *SAMPLING, "prediction", "learned_variance", "time_scale", "variance_type", "notes")
+"""What a file says that stands alone, with no scheduler_config.json beside it; names as in `Checkpoint`."""
+NULLABLE = ("num_classes", "null_label", "labels", "variance_type")  # null is an answer; elsewhere it is none
 PREDICTIONS = ("eps", "x0", "v")  # what networks of these files were seen to return
 
 
@@ -32,6 +41,29 @@ def checked(facts: Mapping[str, Any], where: str) -> dict[str, Any]:
         if out[name] is None:
             raise Refused(f"{where}: {name} must be {rule}, got {reprlib.repr(facts[name])}")
     return out
+
+
+def refuse_gaps(facts: Mapping[str, Any], needed: Collection[str], where: str, remedy: str) -> None:
+    """Every fact needed is told.
+
+    Raises:
+        Refused: some are not; names them.
+    """
+    missing = [name for name in needed if name not in facts or (facts[name] is None and name not in NULLABLE)]
+    if missing:
+        raise Refused(f"{where} lacks {', '.join(missing)}; {remedy}")
+
+
+def schedule_in(facts: Mapping[str, Any], where: str) -> Schedule:
+    """The float64 table under alpha_bar, bit for bit.
+
+    Raises:
+        Refused: it is no schedule.
+    """
+    try:
+        return Schedule(torch.tensor(facts["alpha_bar"], dtype=torch.float64))
+    except Refused as error:
+        raise Refused(f"{where}: {error}") from None
 
 
 def classes(

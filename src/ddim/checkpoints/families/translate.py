@@ -104,8 +104,8 @@ class Translation:
         return self.new
 
 
-def state_dict(value: Any, where: str, prefix: str = "") -> dict[str, Tensor]:
-    """value as name -> tensor, a common prefix (DataParallel's "module.") taken off.
+def state_dict(value: Any, where: str) -> dict[str, Tensor]:
+    """value as name -> tensor, DataParallel's "module." taken off.
 
     Raises:
         Refused: not a dict of tensors.
@@ -115,11 +115,8 @@ def state_dict(value: Any, where: str, prefix: str = "") -> dict[str, Tensor]:
     odd = [str(k) for k, v in value.items() if not isinstance(v, Tensor) or not isinstance(k, str)]
     if odd:
         raise Refused(f"{where}: a state dict holds tensors only, but these are none: {some(odd)}")
-    names = list(value)
-    for head in (prefix, "module."):
-        if head and all(k.startswith(head) for k in names):
-            value = {k.removeprefix(head): v for k, v in value.items()}
-            names = list(value)
+    if all(k.startswith("module.") for k in value):
+        return {k.removeprefix("module."): v for k, v in value.items()}
     return dict(value)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ddim.checkpoints.facts import PREDICTIONS
-from ddim.checkpoints.probe.readings import AXES, RANGES, Reading, Tried, Verdict, nearest, schedules
+from ddim.checkpoints.probe.readings import AXES, RANGES, Reading, Tried, Verdict, clearly_below, nearest, schedules
 from ddim.checkpoints.probe.remedies import remedy
 from ddim.checkpoints.record import Checkpoint
 from ddim.nets import DiffusersNetwork
@@ -28,9 +28,6 @@ from ddim.refused import Refused
 
 LEVELS = (0.98, 0.9, 0.7, 0.4, 0.15, 0.04)  # alpha_bar of the noised images
 FIRST = (1, 2, 3, 4)  # where a time that is off by one shows: the noise of neighbours differs most
-ERRORS = 3.0
-FACTORS = {"time offset": 0.004}  # one step of many changes little; elsewhere a fault costs 2% and more
-FACTOR = 0.02
 UNTRIED = " (others untried: an exported network takes no other times)"
 
 
@@ -148,8 +145,8 @@ class _Bench:
         logs: dict[str, list[Tensor]] = {name: [] for name in PREDICTIONS}
         for t in times:
             at = schedule.at(t)
-            out = self._network(at.signal * x0 + at.noise * self.eps, t, reading)
             x_t = at.signal * x0 + at.noise * self.eps
+            out = self._network(x_t, t, reading)
             for name in PREDICTIONS:
                 logs[name].append(self._log_error(name, out, x_t, at))
         return {name: torch.stack(values).mean(0).double().cpu() for name, values in logs.items()}
@@ -190,7 +187,9 @@ class _Bench:
         One axis at a time first. Only if that finds fault are schedule, time and range tried in all
         combinations: two wrong ones can look right together.
         """
-        if not any(_better(self.score(r, axis), self.score(self.said, axis), axis) for r, axis in self.neighbours()):
+        if not any(
+            clearly_below(self.score(r, axis), self.score(self.said, axis), axis) for r, axis in self.neighbours()
+        ):
             return self.said
         best = self.best_of([self.with_option(self.said, "channel order", o) for o in self.options("channel order")])
         joint = ("schedule", "time scale", "data range")
@@ -199,11 +198,11 @@ class _Bench:
         best = self.best_of([replace(best, **dict(zip(fields, options, strict=True))) for options in every])
         best = self.best_of([self.with_option(best, "channel order", o) for o in self.options("channel order")])
         shifted = self.with_option(best, "time offset", 1)
-        if _better(self.score(shifted, "time offset"), self.score(best, "time offset"), "time offset"):
+        if clearly_below(self.score(shifted, "time offset"), self.score(best, "time offset"), "time offset"):
             best = shifted
         for axis in AXES:
             own = self.with_option(best, axis, getattr(self.said, axis.replace(" ", "_")))
-            best = best if _better(self.score(best, axis), self.score(own, axis), axis) else own
+            best = best if clearly_below(self.score(best, axis), self.score(own, axis), axis) else own
         return best
 
     def neighbours(self) -> Iterator[tuple[Reading, str]]:
@@ -238,10 +237,3 @@ class _Bench:
             f"the weights fit {axis} {best.option(axis)} (error {math.exp(float(good.mean())):.3g}), not "
             f"{self.said.option(axis)} (error {math.exp(float(bad.mean())):.3g}) as the file says{fix}"
         )
-
-
-def _better(candidate: Tensor, current: Tensor, axis: str) -> bool:
-    """Whether the log errors are smaller by the axis's factor and by three standard errors of the differences."""
-    gain = current - candidate
-    spread = float(gain.std(unbiased=True)) / math.sqrt(len(gain))
-    return float(gain.mean()) > max(FACTORS.get(axis, FACTOR), ERRORS * spread)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from ddim.checkpoints.probe.bench import ERRORS, FACTOR, LEVELS
+from ddim.checkpoints.probe.bench import LEVELS
 from ddim.checkpoints.probe.readings import nearest
 from ddim.checkpoints.record import Checkpoint
 from ddim.denoise import NONE, labels
@@ -36,10 +34,3 @@ def denoising_error(checkpoint: Checkpoint, images: Tensor, seed: int = 0) -> Te
         error = (denoise(at.signal * x0 + at.noise * eps, t, told).eps - eps).square().flatten(1).mean(1)
         logs.append(error.clamp(1e-12, 1e12).log())
     return torch.stack(logs).mean(0).double().cpu()
-
-
-def clearly_below(candidate: Tensor, current: Tensor) -> bool:
-    """Whether these log errors, image by image, are smaller by 2 % and by three standard errors of the differences."""
-    gain = current - candidate
-    spread = float(gain.std(unbiased=True)) / math.sqrt(len(gain))
-    return float(gain.mean()) > max(FACTOR, ERRORS * spread)

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ddim.checkpoints.families import like, named_schedule
 from ddim.process import Schedule
 
+ERRORS, SHARE = 3.0, 0.02  # standard errors, and a share of the error: what counts as a difference
+SHARES = {"time offset": 0.004}  # one step of many changes little; elsewhere a fault costs 2% and more
 RANGES = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0)}
 AXES = ("schedule", "prediction", "time scale", "time offset", "data range", "channel order")
 
@@ -58,6 +61,18 @@ class Verdict:
     @property
     def fits(self) -> bool:
         return not self.warnings
+
+
+def clearly_below(candidate: Tensor, current: Tensor, axis: str = "") -> bool:
+    """Whether these log errors, image by image, are smaller by the axis's share and by three standard errors.
+
+    Args:
+        candidate, current: (N,), N of 2 or more.
+        axis: of `AXES`, the one on which two readings differ.
+    """
+    gain = current - candidate
+    spread = float(gain.std(unbiased=True)) / math.sqrt(len(gain))
+    return float(gain.mean()) > max(SHARES.get(axis, SHARE), ERRORS * spread)
 
 
 def nearest(schedule: Schedule, alpha_bar: float, gain: float) -> int:

@@ -61,6 +61,5 @@ class Command(options.Quick, options.OfModel):
             for step in sampler.trajectory(seeds):
                 state, calls = step.x, calls + step.calls
                 bar(calls)
-        return list(
-            ddim.pixels.to_uint8(sampler.space.decode(state))
-        ), calls  # on the CPU: an accelerator is waited for
+        pictures = list(ddim.pixels.to_uint8(sampler.space.decode(state)))  # on the CPU: an accelerator is waited for
+        return pictures, calls

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddim.checkpoints.facts import FACTS, OURS, SAMPLING
 from ddim.checkpoints.families.diffusers import scheduler
 from ddim.checkpoints.families.diffusers.network import with_time_table
-from ddim.checkpoints.families.diffusers.reader import FACTS, OURS, SAMPLING, STEM, shape_of
+from ddim.checkpoints.families.diffusers.reader import STEM, shape_of
 from ddim.checkpoints.record import Checkpoint
 from ddim.files import VERSION, sha256, whole_folder, write_json
 from ddim.nets import DiffusersNetwork

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ddim.checkpoints.facts import checked, classes, labels
+from ddim.checkpoints.facts import FACTS, OURS, SAMPLING, checked, classes, labels, schedule_in
 from ddim.checkpoints.families.diffusers import network as build
 from ddim.checkpoints.families.diffusers import scheduler
 from ddim.checkpoints.families.diffusers.betas import like
@@ -24,10 +23,6 @@ from ddim.nets import DiffusersNetwork, LucidrainsUnet
 from ddim.process import Schedule
 from ddim.refused import Refused
 
-SAMPLING = ("clips", "clip_range", "thresholding", "threshold_quantile", "threshold_maximum", "spacing",
-            "steps_offset", "ends_at")  # fmt: skip
-FACTS = ("shape", "data_range", "num_classes", "null_label", "labels")
-OURS = "ddim.json"
 STEM = "diffusion_pytorch_model"
 ASSUMED = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "num_train_timesteps": 1000}
 
@@ -131,13 +126,9 @@ def _scheduler(
         said = scheduler.read(ASSUMED | given)
         if not given:
             notes.append("no scheduler_config.json: assumed T = 1000, linear betas 1e-4 to 0.02, epsilon prediction")
-    table = facts.get("alpha_bar")
-    if table is None or any(k.startswith(("beta_", "trained", "rescale", "num_train")) for k in given):
+    if facts.get("alpha_bar") is None or any(k.startswith(("beta_", "trained", "rescale", "num_train")) for k in given):
         return said, said.schedule
-    try:
-        schedule = Schedule(torch.tensor(table, dtype=torch.float64))
-    except Refused as error:
-        raise Refused(f"{folder / OURS}: {error}") from None
+    schedule = schedule_in(facts, str(folder / OURS))
     if not like(schedule, said.schedule):
         raise Refused(
             f"{folder}: ddim.json's alpha_bar is another schedule than scheduler_config.json's; remove the wrong one"

@@ -6,19 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ddim.checkpoints.facts import checked
-from ddim.checkpoints.families.diffusers import FACTS, OURS, SAMPLING
+from ddim.checkpoints.facts import OURS, WHOLE, checked, refuse_gaps, schedule_in
 from ddim.checkpoints.record import Checkpoint
 from ddim.engine import OnnxNetwork
 from ddim.files import VERSION, read_json, sha256, whole_folder, write_json
-from ddim.process import Schedule
 from ddim.refused import Refused
 
 NETWORK = "network.onnx"
-PLAIN = (*FACTS, *SAMPLING, "prediction", "learned_variance", "time_scale", "variance_type", "notes")
-OPTIONAL = ("num_classes", "null_label", "labels", "variance_type")  # null is an answer; elsewhere it is none
 
 
 def is_onnx_folder(path: Path) -> bool:
@@ -43,7 +37,7 @@ def write_onnx_folder(
         raise Refused(f"{path} exists; nothing is overwritten, choose a new folder")
     with whole_folder(path, last=(OURS,)) as folder:
         make(folder / NETWORK)
-        facts = {k: getattr(checkpoint, k) for k in PLAIN} | {
+        facts = {k: getattr(checkpoint, k) for k in WHOLE} | {
             "ddim_version": VERSION,
             "runtime": "onnx",
             "precision": precision,
@@ -67,19 +61,14 @@ def load_onnx_folder(path: Path, settings: Mapping[str, Any] | None = None) -> C
     if not (path / OURS).is_file():
         raise Refused(f"{path} has {NETWORK} but no {OURS}, which says what it computes; export it again")
     meta = read_json(path / OURS)
-    facts = checked(meta, str(path / OURS))
-    needed = (*PLAIN, "alpha_bar", "precision", "sha256")
-    missing = [k for k in needed if k not in facts or (facts[k] is None and k not in OPTIONAL)]
-    if missing:
-        raise Refused(f"{path / OURS} lacks {', '.join(missing)}; export it again")
+    where = str(path / OURS)
+    facts = checked(meta, where)
+    refuse_gaps(facts, (*WHOLE, "alpha_bar", "precision", "sha256"), where, "export it again")
     digest = sha256(path / NETWORK)
     if digest != facts["sha256"]:
         raise Refused(f"{path / NETWORK} is not the network {OURS} describes; export it again")
-    try:
-        schedule = Schedule(torch.tensor(facts["alpha_bar"], dtype=torch.float64))
-    except Refused as error:
-        raise Refused(f"{path / OURS}: {error}") from None
-    plain: dict[str, Any] = {k: facts[k] for k in PLAIN}
+    schedule = schedule_in(facts, where)
+    plain: dict[str, Any] = {k: facts[k] for k in WHOLE}
     note = f"runs in ONNX Runtime, in {facts['precision']}, on the CPU; exported from {facts.get('exported_from')}"
     plain["notes"] = (*plain["notes"], note)
     return Checkpoint(

@@ -129,7 +129,7 @@ def _multipliers(text: str, where: str) -> tuple[float, ...]:
 
 
 def _heads(flags: Mapping[str, Any], layout: Layout, notes: list[str], where: str) -> tuple[int | None, int]:
-    """(heads, None's place taken by) channels a head: (None, dim) where every width has heads of one size."""
+    """(heads, channels a head): no head count, None, where heads of one size fit every width."""
     widths = {w for w, a in zip(layout.widths, layout.attention, strict=True) if a} | {layout.widths[-1]}
     dim = flags.get("num_head_channels", -1)
     if dim not in (-1, None):

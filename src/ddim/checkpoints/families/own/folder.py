@@ -10,22 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Never
 
-import torch
 from torch import Tensor, nn
 
-from ddim.checkpoints.facts import checked
-from ddim.checkpoints.families.diffusers import FACTS, OURS, SAMPLING
+from ddim.checkpoints.facts import OURS, WHOLE, checked, refuse_gaps, schedule_in
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.safety import read_safetensors
 from ddim.checkpoints.settings import is_whole
 from ddim.files import VERSION, read_json, whole_folder, write_json, write_tensors
 from ddim.nets import OwnNetwork, weights_hash
-from ddim.process import Schedule
 from ddim.refused import Refused
 
 WEIGHTS = "network.safetensors"
-PLAIN = (*FACTS[1:], *SAMPLING, "prediction", "learned_variance", "time_scale", "variance_type", "notes")
-OPTIONAL = ("num_classes", "null_label", "labels", "variance_type")  # null is an answer; elsewhere it is none
+PLAIN = tuple(name for name in WHOLE if name != "shape")  # which may be any here, not only a picture's
 
 
 def is_own_folder(path: Path) -> bool:
@@ -82,18 +78,13 @@ def load_own_folder(path: Path, network: nn.Module, settings: Mapping[str, Any] 
     if not isinstance(shape, list) or not shape or not all(is_whole(n, 1) for n in shape):
         raise Refused(f"{where}: shape must be a list of whole numbers from 1, got {shape}")
     facts = checked({name: value for name, value in meta.items() if name != "shape"}, where)
-    missing = [k for k in (*PLAIN, "alpha_bar", "sha256") if k not in facts or (facts[k] is None and k not in OPTIONAL)]
-    if missing:
-        raise Refused(f"{where} lacks {', '.join(missing)}; save the model again")
+    refuse_gaps(facts, (*PLAIN, "alpha_bar", "sha256"), where, "save the model again")
     state = read_safetensors(path / WEIGHTS)
     if weights_hash(state) != facts["sha256"]:
         raise Refused(f"{path / WEIGHTS} holds other weights than those {OURS} describes; save the model again")
     saved = str(meta.get("network"))
     _fill(network, state, saved, str(path))
-    try:
-        schedule = Schedule(torch.tensor(facts["alpha_bar"], dtype=torch.float64))
-    except Refused as error:
-        raise Refused(f"{where}: {error}") from None
+    schedule = schedule_in(facts, where)
     plain: dict[str, Any] = {name: facts[name] for name in PLAIN}
     if kind(network) != saved:
         plain["notes"] = (*plain["notes"], f"saved from a {saved}, loaded into a {kind(network)}")
