@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from ddim.cli import main
-from ddim.cli.watch import Watch, duration
+from ddim.cli.show import duration
+from ddim.cli.watch import Watch
 from ddim.jobs import Clock, Progress
 from ddim.jobs.train.estimate import multiplications
 

@@ -15,13 +15,6 @@ def of_rows(rows: int, whole: int, left: int) -> str:
     return told if left == whole else f"{told}; {whole - left:,} of them are made already"
 
 
-def spoken(seconds: float) -> str:
-    """A duration as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 @contextmanager
 def progress(calls: int, first: int) -> Iterator[Callable[[int, str], None]]:
     """A bar of network calls; when more than the `first` are made, it says on stderr how long all of them will take.
@@ -39,7 +32,7 @@ def progress(calls: int, first: int) -> Iterator[Callable[[int, str], None]]:
             if not told and done > first:
                 told = True
                 each = (time.monotonic() - began[0]) / max(1, done - began[1])
-                rest = spoken(each * (calls - done))
+                rest = show.duration(each * (calls - done))
                 show.above(f"about {rest} to go: {1000 * each:.2g} ms a network call and image")
 
         yield advance

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ddim.cli.parse import command_from
-from ddim.cli.watch import duration
+from ddim.cli.show import duration
 from ddim.jobs import Recipe, Standing, stored_recipe
 from ddim.refused import Refused
 

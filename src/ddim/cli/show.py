@@ -142,3 +142,15 @@ def plot_against_steps(path: Path, steps: Sequence[int], ylabel: str, title: str
 
 def _text(recipe: Mapping[str, Any]) -> dict[str, str]:
     return {"ddim": json.dumps(dict(recipe))}
+
+
+def duration(seconds: float) -> str:
+    """ "40 s", "12 min", "3 h 20 min", "9 days"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 2 * 86400:
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours} h {minutes} min"
+    return f"{seconds / 86400:.0f} days"

@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ddim.cli.show import duration
 from ddim.cli.typed import typed_size
 from ddim.jobs import HOPELESS, Clock, Plan, Progress, smaller
 
@@ -75,15 +76,3 @@ class Watch:
             f"warning: preset {self.plan.preset} is too much for this machine. {other}"
             f"--max-steps {max(1, int(86400 / max(seconds, 1e-9)))} are done in a day"
         )
-
-
-def duration(seconds: float) -> str:
-    """ "40 s", "12 min", "3 h 20 min", "9 days"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 2 * 86400:
-        hours, minutes = divmod(round(seconds / 60), 60)
-        return f"{hours} h {minutes} min"
-    return f"{seconds / 86400:.0f} days"
