@@ -194,6 +194,13 @@ def test_a_users_mistake_is_one_line_and_leaves_nothing(capsys, tiny_folder, tmp
     assert not out.exists()
 
 
+@pytest.mark.parametrize("args", [["sample", "--steps", "x"], ["sample", "--no-such-flag"], ["decode"]])
+def test_the_parsers_boxes_leave_neither_titles_nor_pointers(capsys, args):
+    said = mistake(capsys, *args).strip()
+    assert said.endswith(f"; see ddim {args[0]} --help") and said.count("--help") == 1 and "helptext" not in said
+    assert "Value error" not in said and said.count("Unrecognized") < 2
+
+
 def test_existing_output_is_refused_and_kept(capsys, tiny_folder, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     assert "new or empty folder" in mistake(capsys, "sample", tiny_folder, "--n", 1, "--steps", 1, "--out", tmp_path)

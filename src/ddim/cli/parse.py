@@ -100,12 +100,14 @@ def _options(path: Path) -> dict[Any, Any]:
     return options
 
 
+TITLES = ("Parsing error", "Required options", "Unrecognized options", "Value error")
+POINTERS = ("--help", "For full helptext")  # where its boxes point to: one line points there itself
+
+
 def _one_line(box: str) -> str:
     """tyro draws its errors as boxes for people at a terminal; the words in them are what matters."""
     words = re.sub(r"\x1b\[[0-9;]*m", "", box)
     lines = [re.sub(r"[│╭╰─╮╯╞╡═]+", " ", line).strip() for line in words.splitlines()]
-    kept = [
-        line for line in lines if line and "--help" not in line and line not in ("Parsing error", "Required options")
-    ]
+    kept = [line for line in lines if line and line not in TITLES and not any(word in line for word in POINTERS)]
     words = " ".join(" ".join(kept).split()).split(" Argument helptext:")[0]
     return words or "the options could not be read"
