@@ -12,7 +12,7 @@ from ddim.data import Batch
 from ddim.jobs import Denoising, DivergedError, Recipe, TrainState, fit, new_state, resolve_precision, state_of
 from ddim.jobs.train.loop import _watch
 from ddim.jobs.train.state import begin_from, load_checkpoint, save_checkpoint
-from ddim.process import generator
+from ddim.process import Objective, generator
 
 SHAPE = (1, 8, 8)
 
@@ -88,6 +88,18 @@ def test_the_network_sees_x_t_the_zero_based_time_and_dropped_labels():
     a = Schedule.linear().alpha_bar[d.t].float().view(-1, 1, 1, 1)
     assert torch.allclose(x_t, a.sqrt() * 0.5 + (1 - a).sqrt() * d.eps, atol=1e-6)
     assert label.tolist() == [7 if dropped else 0 for dropped in d.dropped]
+
+
+def test_edms_network_is_shown_c_in_x_t():
+    """arXiv 2206.00364, table 1: c_in = 1/sqrt(sigma^2 + sd^2) of x0 + sigma n, so with x_t = signal x0 + noise n it is
+    x_t / sqrt(noise^2 + sd^2 signal^2), sd = 0.5."""
+    recipe = Recipe(batch_size=64, warmup=0)
+    state = recorded_state(recipe)
+    next(fit(state, constant_batches(64), Denoising(Objective("edm"), Schedule.linear()), max_steps=1))
+    shown, label_t, _ = state.unwrapped.seen[0]
+    a = Schedule.linear().alpha_bar[label_t + 1].float().view(-1, 1, 1, 1)
+    x_t = a.sqrt() * 0.5 + (1 - a).sqrt() * draws(recipe, 0, SHAPE).eps
+    torch.testing.assert_close(shown, x_t / ((1 - a) + 0.25 * a).sqrt(), rtol=0, atol=1e-5)
 
 
 def test_one_step_is_gradient_descent_on_the_mean_squared_error():

@@ -13,11 +13,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ddim.pixels.grids import grid
+from ddim.pixels.grids import enlargement, grid
 from ddim.pixels.pictures import Pixels, save_png, to_uint8
 from ddim.refused import Refused
-
-LEAST = 84  # pixels a picture has in height at least: small ones are enlarged, without smoothing
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -72,7 +70,7 @@ def show(
     n, height, width, channels = pixels.shape
     if not n or channels not in (1, 3):
         raise Refused(f"pictures have 1 or 3 channels and there is at least one, got shape {tuple(x.shape)}")
-    scale = scale or max(1, -(-LEAST // height))
+    scale = scale or enlargement(height)
     image = grid(pixels, columns, row_labels=row_labels, column_labels=column_labels, scale=scale)
     return Pictures(image, words or f"{n} picture{'s' if n > 1 else ''}, {height}x{width} {_colour(channels)}")
 

@@ -60,9 +60,9 @@ class Denoising:
         x0, eps, t = batch.x0.to(device), draws.eps.to(device), draws.t
         label = self._dropped(batch.label, draws, getattr(state.unwrapped, "null_label", None))
         asked = () if label is None else (label.to(device),)
-        x_t = diffuse(x0, eps, t, self.schedule)
+        shown = self.objective.parameterisation.feed(diffuse(x0, eps, t, self.schedule), self.schedule.at_batch(t, x0))
         with training_attention(device):
-            said = state.network(x_t, zero_based(t).to(device), *asked)
+            said = state.network(shown, zero_based(t).to(device), *asked)
         out = said if isinstance(said, Tensor) else said.sample
         return self.objective.losses(out, x0, eps, t, self.schedule).mean()
 
