@@ -1,4 +1,4 @@
-# make demo   set-up, then the bundled model: one labelled picture, its path printed last
+# make demo   set-up, then the bundled models: one labelled picture, its path printed last
 # make test   set-up, then the tests          make check   tests' companions: linter, formatter, types, the picture of the house
 # make newcomer   set-up, then a stranger's first hour in minutes: own pictures, own checkpoint, own network
 PYTHON ?= python3

@@ -151,6 +151,22 @@ def test_demo_makes_its_picture(capsys, tiny_folder, tmp_path):
     assert "20-step DDIM is" in out and "than 1000-step DDPM" in out
 
 
+def test_demo_shows_every_bundled_model_one_under_another(capsys, tiny_folder, tmp_path, monkeypatch):
+    from ddim.cli.commands import demo
+    from ddim.model import bundled_names
+
+    assert sorted(demo.BUNDLED) == sorted(bundled_names()) == ["cifar10", "mnist"]
+    alone = demo.Command(model=str(tiny_folder), out=tmp_path / "one")
+    monkeypatch.setattr(demo, "THOUSAND", demo.FEW)
+    alone.run()
+    capsys.readouterr()
+    monkeypatch.setattr(demo, "BUNDLED", dict.fromkeys((str(tiny_folder), save_tiny(tmp_path / "m")), demo.FEW))
+    code, out, err = ddim(capsys, "demo", "--out", tmp_path / "two")
+    assert code == 0, err
+    one, two = (Image.open(tmp_path / name / "demo.png") for name in ("one", "two"))
+    assert two.height == 2 * one.height + 12 and out.count("10 images from the same 10 latents") == 2
+
+
 def test_demo_names_the_steps_it_ran(capsys, tmp_path):
     from ddim import Schedule
 

@@ -32,7 +32,7 @@ COMMANDS: dict[str, str] = {
     "measure": "the quality of images that exist already, by the measures of evaluate",
     "tune": "find the best times for this model under a budget of calls",
     "bench": "what each engine switch buys on this machine",
-    "demo": "the bundled model at 5, 10, 20, 50 steps beside 1000-step DDPM, in one picture",
+    "demo": "the bundled models at 5, 10, 20, 50 steps beside DDPM, in one picture",
 }
 
 

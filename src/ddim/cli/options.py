@@ -173,6 +173,11 @@ class ManySteps:
         return found
 
 
+def class_names(model: ddim.Model) -> Sequence[str] | None:
+    """Of a model, where its classes have any."""
+    return model.checkpoint.labels
+
+
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
     """Classes."""
@@ -184,7 +189,7 @@ class Labelled:
 
     def names(self, model: ddim.Model) -> Sequence[str] | None:
         """Of the classes, where they have any."""
-        return model.checkpoint.labels
+        return class_names(model)
 
     def classes(self, model: ddim.Model, items: Sequence[int], label: str | None = None) -> dict[int, int] | None:
         """The class of each item (a seed, a place), or None where it is left open."""

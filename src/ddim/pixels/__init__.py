@@ -1,6 +1,6 @@
 """Picture files, grids of pictures, and the way between pictures and tensors."""
 
-from ddim.pixels.grids import enlargement, grid
+from ddim.pixels.grids import enlargement, grid, stacked
 from ddim.pixels.pictures import (
     SUFFIXES,
     Fit,
@@ -34,5 +34,6 @@ __all__ = [
     "read_image",
     "save_png",
     "show",
+    "stacked",
     "to_uint8",
 ]

@@ -74,6 +74,24 @@ def grid(
     return canvas
 
 
+def stacked(sheets: Sequence[Image.Image], gap: int = 12) -> Image.Image:
+    """Pictures one under another on white, each as it is.
+
+    Raises:
+        Refused: none.
+    """
+    if not sheets:
+        raise Refused("a stack needs at least one picture")
+    mode = "RGB" if any(s.mode == "RGB" for s in sheets) else "L"
+    height = sum(s.height for s in sheets) + gap * (len(sheets) - 1)
+    canvas = Image.new(mode, (max(s.width for s in sheets), height), "white")
+    top = 0
+    for sheet in sheets:
+        canvas.paste(sheet, (0, top))
+        top += sheet.height + gap
+    return canvas
+
+
 def _cut(words: str, width: int, font: Any) -> str:
     """The words, or as many letters of them as have room."""
     if font.getlength(words) <= width:

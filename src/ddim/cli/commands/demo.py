@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tyro
 
@@ -12,12 +12,28 @@ import ddim
 from ddim.cli import options, show
 
 IMAGES = 10
-RUNS = (("DDIM", 5, 0.0), ("DDIM", 10, 0.0), ("DDIM", 20, 0.0), ("DDIM", 50, 0.0), ("DDPM", 1000, 1.0))
+
+
+class Promise(NamedTuple):
+    """One row of the picture."""
+
+    name: str
+    steps: int
+    eta: float
+
+
+FEW = (Promise("DDIM", 5, 0.0), Promise("DDIM", 10, 0.0), Promise("DDIM", 20, 0.0), Promise("DDIM", 50, 0.0))
+THOUSAND = (*FEW, Promise("DDPM", 1000, 1.0))
+FIFTY = (*FEW, Promise("DDPM", 50, 1.0))  # where a thousand would take minutes on a CPU
+BUNDLED = {options.DEFAULT: THOUSAND, "cifar10": FIFTY}
 
 
 @options.command
 class Command(options.Quick, options.OfModel):
-    """The same ten latents by DDIM at 5, 10, 20, 50 steps and by DDPM at 1000: seconds, network calls, picture."""
+    """The same ten latents by DDIM at 5, 10, 20, 50 steps and by DDPM: seconds, network calls, picture.
+
+    With the bundled digits comes the bundled colour model, whose DDPM takes 50 steps: a thousand take long on a CPU.
+    """
 
     model: tyro.conf.Positional[str] = options.DEFAULT
     out: Path = Path("out/demo")
@@ -26,40 +42,54 @@ class Command(options.Quick, options.OfModel):
     """The first of the ten seeds."""
 
     def run(self) -> None:
-        model = ddim.load(self.model, device="auto")
+        plans = BUNDLED if self.model == options.DEFAULT else {self.model: THOUSAND}
+        sheets = [self._part(ddim.load(name, device="auto"), name, walks) for name, walks in plans.items()]
+        self.out.mkdir(parents=True, exist_ok=True)
+        path = self.out / "demo.png"
+        ddim.pixels.save_png(path, ddim.pixels.stacked(sheets))
+        print(path)
+
+    def _part(self, model: ddim.Model, name: str, walks: tuple[Promise, ...]) -> Any:
+        """The rows of one model; prints its table."""
         seeds = list(range(self.seed, self.seed + IMAGES))
         label = None if model.num_classes is None else [i % model.num_classes for i in range(IMAGES)]
-        runs = [(name, min(steps, model.schedule.T), eta) for name, steps, eta in RUNS]
+        walks = tuple(w._replace(steps=min(w.steps, model.schedule.T)) for w in walks)
         rows: list[Any] = []
-        figures: list[list[str]] = []
         took: list[float] = []
-        with show.progress(sum(steps for _, steps, _ in runs), "network calls") as bar:
+        with show.progress(sum(w.steps for w in walks), f"network calls of {name}") as bar:
             calls = 0
-            for name, steps, eta in runs:
-                sampler = self.sampler(model, steps=steps, eta=eta, label=label)
+            for walk in walks:
+                sampler = model.sampler(steps=walk.steps, eta=walk.eta, label=label, precision=self.precision)
                 if not calls:
                     sampler.call(seeds)  # the first call pays for set-up that belongs to no row
                 start = time.perf_counter()
-                pictures, calls = self._walked(sampler, seeds, calls, bar)
+                pictures, calls = walked(sampler, seeds, calls, bar)
                 rows += pictures
                 took.append(time.perf_counter() - start)
-                figures.append([name, f"{eta:g}", str(steps), str(steps), f"{took[-1]:.2f}"])
-        words = [f"{f[0]} {f[2]} steps, {f[3]} calls, {f[4]} s" for f in figures]
-        self.out.mkdir(parents=True, exist_ok=True)
-        path = self.out / "demo.png"
-        show.save_sheet(path, rows, IMAGES, rows=words, scale=max(1, round(56 / model.shape[1])), gap=4)
-        print(f"{IMAGES} images from the same {IMAGES} latents, one row a sampler, in {model.runs_in(self.precision)}:")
-        print(show.table(["sampler", "eta", "steps", "network calls", "seconds"], figures))
-        (few, quick, _), (many, slow, _) = runs[2], runs[-1]
-        print(f"{quick}-step {few} is {took[-1] / took[2]:.1f} times faster here than {slow}-step {many}")
-        print(path)
+        self._tell(model, name, walks, took)
+        words = [f"{w.name} {w.steps} steps, {t:.2f} s" for w, t in zip(walks, took, strict=True)]
+        scale = max(1, round(56 / model.shape[1]))
+        names = options.class_names(model)
+        heads = [names[i] for i in label] if names and label else None
+        return ddim.pixels.grid(rows, IMAGES, row_labels=words, column_labels=heads, scale=scale, gap=4)
 
-    def _walked(self, sampler: ddim.Sampler, seeds: list[int], calls: int, bar: Any) -> tuple[list[Any], int]:
-        import torch
+    def _tell(self, model: ddim.Model, name: str, walks: tuple[Promise, ...], took: list[float]) -> None:
+        precision = model.runs_in(self.precision)
+        print(f"{name}: {IMAGES} images from the same {IMAGES} latents, one row a sampler, in {precision}:")
+        figures = [[w.name, f"{w.eta:g}", str(w.steps), f"{t:.2f}"] for w, t in zip(walks, took, strict=True)]
+        print(show.table(["sampler", "eta", "steps = network calls", "seconds"], figures))
+        few, many = walks[2], walks[-1]
+        faster = f"{took[-1] / took[2]:.1f} times faster here than {many.steps}-step {many.name}"
+        print(f"{few.steps}-step {few.name} is {faster}")
 
-        with torch.no_grad():
-            for step in sampler.trajectory(seeds):
-                state, calls = step.x, calls + step.calls
-                bar(calls)
-        pictures = list(ddim.pixels.to_uint8(sampler.space.decode(state)))  # on the CPU: an accelerator is waited for
-        return pictures, calls
+
+def walked(sampler: ddim.Sampler, seeds: list[int], calls: int, bar: Any) -> tuple[list[Any], int]:
+    """The pictures of one row, and the calls so far."""
+    import torch
+
+    with torch.no_grad():
+        for step in sampler.trajectory(seeds):
+            state, calls = step.x, calls + step.calls
+            bar(calls)
+    pictures = list(ddim.pixels.to_uint8(sampler.space.decode(state)))  # on the CPU: an accelerator is waited for
+    return pictures, calls
