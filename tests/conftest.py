@@ -1,5 +1,8 @@
 """One thread a test process: the suite shares two cores, and small networks gain nothing from more."""
 
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 import torch
@@ -59,3 +62,27 @@ def ramp(width, height, i):
     y, x = np.mgrid[0:height, 0:width]
     levels = np.stack([x * 255 // width, y * 255 // height, np.full_like(x, i * 10 % 256)], -1)
     return Image.fromarray(levels.astype(np.uint8))
+
+
+class Disk:
+    """A disk in memory whose size can be changed, in KiB."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def size(self, kib):
+        subprocess.run(["mount", "-o", f"remount,size={kib}k", str(self.path)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    path = tmp_path / "disk"
+    path.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=64m", "ddim-test", str(path)]
+    made = subprocess.run(words, check=False, capture_output=True, text=True) if shutil.which("mount") else None
+    if made is None or made.returncode:
+        pytest.skip(f"no small disk can be made here: {'no mount' if made is None else made.stderr.strip()}")
+    try:
+        yield Disk(path)
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ddim.files import read_json, write_json
+from ddim.files import alone, read_json, write_json
 from ddim.refused import Refused
 
 FILE = "tuned.json"
@@ -37,9 +37,10 @@ def load_tuned(folder: Path | None, solver: str, steps: int | None, model: str) 
 def save_tuned(folder: Path, solver: str, times: Sequence[int], model: str) -> Path:
     """Add times to a model folder's `tuned.json`, whole or not at all."""
     path = Path(folder) / FILE
-    table = _table(path) if path.exists() else {}
-    table[f"{solver}/{len(times) - 1}"] = {"tau": [int(t) for t in times], "model": model}
-    return write_json(path, dict(sorted(table.items())))
+    with alone(path.parent):  # else, of two that add at once, one is lost
+        table = _table(path) if path.exists() else {}
+        table[f"{solver}/{len(times) - 1}"] = {"tau": [int(t) for t in times], "model": model}
+        return write_json(path, dict(sorted(table.items())))
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import tyro
 import ddim
 from ddim.cli import typed
 from ddim.cli.typed import SPELLED
+from ddim.files import free_file
 from ddim.refused import Refused
 
 T = TypeVar("T")
@@ -96,9 +97,8 @@ class NewFolder:
     """The folder to write; it must not exist."""
 
     def refuse_existing(self) -> None:
-        """Before any work is done."""
-        if self.out.exists():
-            raise Refused(f"{self.out} exists; nothing is overwritten, choose a new folder")
+        """Before any work is done: nothing is there, and something can be."""
+        free_file(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 import signal
 import sys
@@ -18,6 +17,7 @@ from ddim.cli.resumed import fields
 from ddim.cli.typed import size_of
 from ddim.cli.watch import Watch
 from ddim.data import Images, open_images
+from ddim.files import reach
 from ddim.jobs import Cadence, Plan, Recipe, refuse_existing, resolve_precision, start, train_run
 from ddim.nets import PRESETS
 from ddim.refused import Refused
@@ -81,9 +81,7 @@ def refuse_place(out: Path, data: Path, resume: bool) -> None:
     if resume:
         return
     refuse_existing(out)
-    above = next(p for p in (out, *out.absolute().parents) if p.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise Refused(f"{out} cannot be made: {above} is no folder that can be written to; choose another --out")
+    reach(out, folder=True)
 
 
 def checked_images(

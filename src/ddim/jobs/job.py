@@ -2,55 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ddim.files import is_temporary, read_json, sweep, write_text
+from ddim.files import alone, is_temporary, read_json, sweep, write_text
 from ddim.refused import Refused
 
 RECIPE = "recipe.json"
 T = TypeVar("T")
-
-
-class Hold:
-    """A folder kept for one process: it ends with `release`, or with the process, however that ends.
-
-    Raises:
-        Refused: another process holds the folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._handle: int | None = None
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such lock
-            return
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise Refused(
-                f"another process is at work in {folder}: wait for it, stop it, or choose another `out`"
-            ) from None
-        except OSError:  # a file system without locks
-            os.close(handle)
-            return
-        self._handle = handle
-
-    def release(self) -> None:
-        """Let others in."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-
-    def __del__(self) -> None:
-        with contextlib.suppress(OSError):
-            self.release()
 
 
 class Share(NamedTuple):
@@ -98,13 +59,14 @@ def open_job(out: Path, recipe: Mapping[str, Any]) -> Path:
         Refused: the folder holds something else, or a job with another recipe (the difference is named).
     """
     wanted, path = plain(recipe), out / RECIPE
+    if not path.exists() and not occupied(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with alone(out):  # another job may begin here at this moment: one of the two puts its recipe there
+            if not path.exists() and not occupied(out):
+                write_text(path, json.dumps(wanted, indent=1), new=True)
+                return out
     if not path.exists():
-        if not occupied(out):
-            out.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(wanted, indent=1))
-            return out
-        if not path.exists():  # looked for once more: what fills the folder may be a process that began this very job
-            raise Refused(f"{out} exists and is no sampling job; choose a new or empty folder for `out`")
+        raise Refused(f"{out} exists and is no sampling job; choose a new or empty folder for `out`")
     found = read_json(path)
     changed = sorted(differences(found, wanted))
     if changed:

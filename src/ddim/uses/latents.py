@@ -99,13 +99,11 @@ class Latents:
         Raises:
             Refused: the file exists.
         """
-        if Path(path).exists():
-            raise Refused(f"{path} exists; choose another name")
         tensors = {"x_T": self.x_T, "coupled": self.coupled, **vars(self.certificate)}
         if self.states is not None:
             tensors["states"] = self.states
         recipe = {**asdict(self.recipe), "unsolved": list(self.unsolved), "names": list(self.names)}
-        write_tensors(path, tensors, {"ddim_latents": FORMAT, "recipe": json.dumps(recipe)})
+        write_tensors(path, tensors, {"ddim_latents": FORMAT, "recipe": json.dumps(recipe)}, new=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Latents:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import ddim
-from ddim.cli import options, show, typed
-from ddim.files import new_folder
+from ddim.cli import options, results, show, typed
+from ddim.files import free_folder
 
 if TYPE_CHECKING:
     from ddim.uses import Distance
@@ -35,19 +35,18 @@ class Command(
     """Etas to compare."""
 
     def run(self) -> None:
-        out, seeds = self.place(), self.counted(least=2)
+        out, seeds = free_folder(self.place()), self.counted(least=2)
         etas, steps = typed.reals(self.eta, "--eta"), self.step_list()
         model = self.load()
         taus = [model.tau(s, self.spacing) for s in steps]
         long = self.sampler(model, steps=self.reference, label=self.classes(model, seeds), clip=False)
-        new_folder(out)
         rows: list[Distance] = []
         compared = ddim.uses.same_latents(long.bound(seeds), long.start(seeds), taus, long.tau, etas=etas, seeds=seeds)
         with show.progress(len(etas) * len(taus), "rows") as bar:
             for row in compared:
                 rows.append(in_units(long, row))
                 bar(len(rows))
-        self._write(out, rows)
+        results.in_folder(out, lambda place: self._write(place, rows))
         print(show.table(COLUMNS, [cells(row) for row in rows]))
         print(
             f"{self.n} latents, long trajectory {self.reference} steps, in {long.recipe['precision']}; "

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 import ddim
-from ddim.cli import options, show
-from ddim.files import new_folder
+from ddim.cli import options, results, show
+from ddim.files import free_folder
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -39,18 +39,22 @@ class Command(
 
     def run(self) -> None:
         self.refuse_no_batch()
-        out, latents = self.place(), ddim.Latents.load(self.latents)
+        out, latents = free_folder(self.place()), ddim.Latents.load(self.latents)
         model = self.load()
         if tuple(latents.shape[1:]) != tuple(model.shape):
             raise Refused(
                 f"{self.latents} holds latents of shape {tuple(latents.shape[1:])}, {self.model} makes {model.shape}"
             )
         images = self._decoded(self._sampler(model, latents), latents.to(model.device))
-        new_folder(out)
         names = unique(latents.names, {"grid"}) or [f"{i:06d}" for i in range(len(latents))]
-        recipe = {"model": self.model, "weights": model.weights_hash, "latents": str(self.latents), "steps": self.steps}
-        show.save_images(out, images, names, {**recipe, "label": self.label, "guidance": self.guidance})
-        show.save_sheet(out / "grid.png", [images[:1024]], captions=names[:1024])
+        asked = {"steps": self.steps, "label": self.label, "guidance": self.guidance}
+        recipe = {"model": self.model, "weights": model.weights_hash, "latents": str(self.latents), **asked}
+
+        def write(place: Path) -> None:
+            show.save_images(place, images, names, recipe)
+            show.save_sheet(place / "grid.png", [images[:1024]], captions=names[:1024])
+
+        results.in_folder(out, write)
         print(f"{len(images)} images in {out}")
 
     def _sampler(self, model: ddim.Model, latents: Latents) -> ddim.Sampler:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, show, typed
-from ddim.files import new_folder
+from ddim.cli import options, pictures, results, show, typed
+from ddim.files import free_folder
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Command(
     def run(self) -> None:
         from ddim.cli import edits
 
-        out, kind = self.place(), edits.kind_of(self)
+        out, kind = free_folder(self.place()), edits.kind_of(self)
         model = self.load()
         if not self.image.is_file():
             raise Refused(f"there is no image {self.image}")
@@ -68,13 +68,16 @@ class Command(
         label = edits.one_class(model, self.label, "--label")
         sampler = self.sampler(model, steps=self.steps, label=label, clip=False, precision=precision)
         made = getattr(self, f"_by_{kind}")(model, sampler, x, seeds)
-        new_folder(out)
         told = {k: str(v) for k, v in vars(self).items() if k not in ("out", "model", "image")}
         told |= {"precision": model.runs_in(precision)}
         recipe = {"model": self.model, "weights": model.weights_hash, "image": str(self.image), "edit": kind} | told
-        show.save_images(out, made, [f"{s:06d}" for s in seeds], recipe)
         words = ["before", *(f"seed {s}" if len(seeds) > 1 else "after" for s in seeds)]
-        show.save_sheet(out / "before-after.png", [x, made], len(words), heads=words, recipe=recipe)
+
+        def write(place: Path) -> None:
+            show.save_images(place, made, [f"{s:06d}" for s in seeds], recipe)
+            show.save_sheet(place / "before-after.png", [x, made], len(words), heads=words, recipe=recipe)
+
+        results.in_folder(out, write)
         change = float((made - x).square().mean().sqrt())
         print(f"{len(made)} edits by {kind} in {out}; root mean square change {change:.3f} of a range of 2")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, show, typed
-from ddim.files import new_file
+from ddim.cli import options, pictures, results, show, typed
+from ddim.files import free_file
 
 if TYPE_CHECKING:
     from ddim.uses import Latents
@@ -35,7 +35,7 @@ class Command(
 
     def run(self) -> None:
         self.refuse_no_batch()
-        out, files = new_file(self.place("z.safetensors")), self.readable(typed.image_files(self.images))
+        out, files = free_file(self.place("z.safetensors")), self.readable(typed.image_files(self.images))
         model = self.load()
         if model.clips:
             print("note: this model clips x0 when it samples; clipping has no inverse and is off here")
@@ -48,7 +48,7 @@ class Command(
                 parts.append(sampler.encode(x, self.method, seeds=range(i, i + len(x))))
                 bar(i + len(x))
         latents = replace(ddim.Latents.join(parts), names=tuple(f.stem for f in files))
-        latents.save(out)
+        results.in_file(out, latents.save)
         self.tell(model.picture_shape, sizes)
         self._tell(latents, files)
 

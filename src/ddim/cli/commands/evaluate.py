@@ -46,8 +46,7 @@ class Command(
         out = self.place("REPORT")
         self.refuse_no_batch()
         self.from_seed(10 if self.n is None else self.n, least=10)
-        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "cells").is_dir())):
-            raise Refused(f"{out} exists and holds no evaluation; choose a new folder for --out")
+        ddim.jobs.refuse_no_report(out)
         cells, share = self._cells(), ddim.jobs.share_of(os.environ)
         model = self.load()
         label = "cycle" if model.num_classes else None  # what cannot work is refused before anything is made
@@ -57,6 +56,7 @@ class Command(
         own = self.images(model)
         n = ddim.jobs.n_allowed(own, held) if self.n is None else self.n
         data, seeds = ddim.jobs.RealSets.of(own, held, n, self.reference), self.from_seed(n, least=10)
+        hold = ddim.jobs.take_up(out, share)
         whole, left = ddim.jobs.calls_left(samplers, seeds, look, out / "cells")
         if share.rank == 0:
             print(f"{n} images a row; real ones: {len(data.reference)} as the reference, {n} for the noise floor; "
@@ -79,6 +79,8 @@ class Command(
         page = ddim.jobs.write_report(out, found.rows, found.floor, found.made, stamp, words)
         lines = [ddim.jobs.table_cells(r) for r in [*found.rows, found.floor]]
         print(show.table(ddim.jobs.heads(name), lines), "", *words, f"report: {page}", sep="\n")
+        if hold is not None:
+            hold.release()
 
     def _cells(self) -> list[Cell]:
         etas, cells = typed.reals(self.eta, "--eta"), []

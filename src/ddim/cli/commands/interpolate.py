@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, show
-from ddim.files import new_folder
+from ddim.cli import options, pictures, results, show
+from ddim.files import free_folder
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Command(
     """Of the noise that --ddpm adds."""
 
     def run(self) -> None:
-        out, shape = self.place(), self._grid()
+        out, shape = free_folder(self.place()), self._grid()
         model = self.load()
         precision = self.precision if all(word.isdecimal() for word in self.between) else self.to_come_back
         classes = self.classes(model, range(len(self.between)))
@@ -67,14 +67,15 @@ class Command(
         recipe = {"model": self.model, "weights": model.weights_hash, "between": list(self.between)}
         recipe |= {k: getattr(self, k) for k in ("steps", "spacing", "label", "guidance")}
         recipe |= {"precision": model.runs_in(precision)}
-        new_folder(out)
         if shape is None:
             self._strips(out, between, recipe)
             return
         words = {**recipe, "path": self.path, "grid": list(shape)}
         captions = between.corners(*shape)
         images = [between.square(*shape, self.path)]
-        show.save_sheet(out / "square.png", images, shape[1], captions=captions, recipe=words)
+        results.in_folder(
+            out, lambda place: show.save_sheet(place / "square.png", images, shape[1], captions=captions, recipe=words)
+        )
         print(f"{shape[0]} by {shape[1]} images in {out / 'square.png'}")
 
     def _strips(self, out: Path, between: Between, recipe: dict[str, Any]) -> None:
@@ -86,14 +87,18 @@ class Command(
         if self.ddpm:
             strips["DDPM"] = between.mixtures(self.frames, self.seed)
         main = strips[names[0]]
-        show.save_images(out, main, [f"{i:06d}" for i in range(len(main))], {**recipe, "path": names[0]})
         told = {**recipe, "path": list(strips)}
-        show.save_sheet(
-            out / "strip.png", list(strips.values()), self.frames, rows=list(strips),
-            heads=between.heads(self.frames), recipe=told,
-        )  # fmt: skip
-        if self.animation != "none":
-            show.save_film(out / f"path.{self.animation}", main, milliseconds=90)
+
+        def write(place: Path) -> None:
+            show.save_images(place, main, [f"{i:06d}" for i in range(len(main))], {**recipe, "path": names[0]})
+            show.save_sheet(
+                place / "strip.png", list(strips.values()), self.frames, rows=list(strips),
+                heads=between.heads(self.frames), recipe=told,
+            )  # fmt: skip
+            if self.animation != "none":
+                show.save_film(place / f"path.{self.animation}", main, milliseconds=90)
+
+        results.in_folder(out, write)
         print(f"{self.frames} images in {out}, {out / 'strip.png'}")
 
     def _grid(self) -> tuple[int, int] | None:

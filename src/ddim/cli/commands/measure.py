@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, show
-from ddim.files import new_folder, write_json
+from ddim.cli import options, pictures, results, show
+from ddim.files import free_folder, write_json
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ class Command(options.OnDevice, options.Batched, options.Out, pictures.Compared)
 
     def run(self) -> None:
         self.refuse_no_batch()
+        if self.out is not None:
+            free_folder(self.out)
         images = ddim.data.open_images(self.folder, skip_unreadable=self.skip_unreadable)
         own = self.opened(images.shape)
         held = None if self.held_out is None else self.opened(images.shape, self.held_out)
         n = self._count(images, own, held)
         data = ddim.jobs.RealSets.of(own, held, n, self.reference)
         look = self.look(images.shape[0], ddim.engine.pick_device(self.device))
-        if self.out is not None:
-            new_folder(self.out)
         with tempfile.TemporaryDirectory() as kept, show.progress(len(data.reference) + 2 * n, "images") as bar:
             row, floor = ddim.jobs.measure_images(
                 images, data, look, batch_size=self.batch_size, folder=Path(kept), tell=bar
@@ -55,7 +55,8 @@ class Command(options.OnDevice, options.Batched, options.Out, pictures.Compared)
         print(f"{n} of {len(images)} images, against {len(data.reference)} of {self.data}; extractor {look.name}")
         if self.out is not None:
             document = {"stamp": stamp, "answer": words, "row": row.as_dict(), "floor": floor.as_dict()}
-            print(f"numbers: {write_json(self.out / 'measure.json', document)}")
+            results.in_folder(self.out, lambda place: write_json(place / "measure.json", document))
+            print(f"numbers: {self.out / 'measure.json'}")
 
     def _count(self, images: Images, own: Images, held: Images | None) -> int:
         most = min(len(images), len(own) // 2 if held is None else len(held))

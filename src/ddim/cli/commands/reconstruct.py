@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, show
-from ddim.files import new_folder
+from ddim.cli import options, pictures, results, show
+from ddim.files import free_folder
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -47,13 +47,13 @@ class Command(
         steps, methods = self.step_list(), [m.strip() for m in self.method.split(",")]
         if any(m not in ddim.uses.METHODS for m in methods):
             raise Refused(f"--method takes {', '.join(ddim.uses.METHODS)}, got {self.method!r}")
+        if self.out is not None:
+            free_folder(self.out)
         if self.n < 1:
             raise Refused(f"--count must be at least 1, got {self.n}")
         model = self.load()
         for s in steps:
             model.tau(s, self.spacing)  # what cannot be walked is refused before anything is made
-        if self.out is not None:
-            new_folder(self.out)
         x, label = self._images(model)
         rows = []
         with show.progress(len(steps) * len(methods), "rows") as bar:
@@ -69,8 +69,7 @@ class Command(
 
             print(COUPLED)
         if self.out is not None:
-            show.save_csv(self.out / "reconstruct.csv", rows[0].FILE_HEAD, [row.numbers() for row in rows])
-            plot(self.out / "reconstruct.png", rows)
+            results.in_folder(self.out, lambda place: write(place, rows))
             print(f"{self.out / 'reconstruct.csv'}, {self.out / 'reconstruct.png'}")
 
     def _images(self, model: ddim.Model) -> tuple[Tensor, dict[int, int] | None]:
@@ -91,6 +90,12 @@ class Command(
             images = images.double() if self.precision == "fp64" else images
             parts.append(sampler.encode(images, method, seeds=range(i, i + len(images))))
         return row_of(ddim.Latents.join(parts))
+
+
+def write(place: Path, rows: Sequence[Reconstruction]) -> None:
+    """The table and its picture."""
+    show.save_csv(place / "reconstruct.csv", rows[0].FILE_HEAD, [row.numbers() for row in rows])
+    plot(place / "reconstruct.png", rows)
 
 
 def plot(path: Path, rows: Sequence[Reconstruction]) -> None:

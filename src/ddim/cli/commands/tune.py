@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, show
-from ddim.files import VERSION, new_file, write_json
+from ddim.cli import options, pictures, results, show
+from ddim.files import VERSION, free_file, write_json
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -49,19 +49,23 @@ class Command(
     """Save beside the weights, in the model folder's tuned.json."""
 
     def run(self) -> None:
-        if self.out is not None and self.out.exists():
-            raise Refused(f"{self.out} exists; choose a new file for --out")
+        if self.out is not None:
+            free_file(self.out)
         if min(self.latents, self.long, self.candidates, self.batch_size) < 1 or self.trials < 0:
             raise Refused("--latents, --long, --candidates and --batch-size must be at least 1, --trials 0")
         steps, model = self.step_list(), self.load()
         self._refuse_unkept(model)
         images = self.images(model)
-        results = {S: self._one(model, images, S) for S in steps}
+        found: dict[int, Tuned] = {}
+        for S in steps:
+            found[S] = self._one(model, images, S)
+            if self.save:  # at once: it took long
+                path = model.save_tau(found[S].chosen.tau, self.solver)
         if self.out is not None:
-            print(write_json(new_file(self.out), self._document(model, results)))
+            document = self._document(model, found)
+            results.in_file(self.out, lambda path: write_json(path, document, new=True))
+            print(self.out)
         if self.save:
-            for result in results.values():
-                path = model.save_tau(result.chosen.tau, self.solver)
             print(f"saved in {path}: use --spacing tuned --solver {self.solver}")
 
     def _refuse_unkept(self, model: ddim.Model) -> None:

@@ -1,6 +1,7 @@
 """Quality against steps: cells of a table, measured once, scored, reported."""
 
 from ddim.jobs.evaluate.cells import Cell, calls_left, make, real, split, stamp_of, table_of
+from ddim.jobs.evaluate.folder import refuse_no_report, take_up
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.report import heads, table_cells, write_report
 from ddim.jobs.evaluate.scoring import Reference, Row, answer, compared
@@ -36,11 +37,13 @@ __all__ = [
     "measure_images",
     "n_allowed",
     "real",
+    "refuse_no_report",
     "share_cells",
     "split",
     "stamp_of",
     "stamp_of_run",
     "table_cells",
     "table_of",
+    "take_up",
     "write_report",
 ]

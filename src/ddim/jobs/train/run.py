@@ -15,8 +15,8 @@ import torch
 
 from ddim.checkpoints import save_folder
 from ddim.data import Batches
-from ddim.files import is_temporary, sweep, write_text
-from ddim.jobs.job import RECIPE, Hold
+from ddim.files import Hold, alone, is_temporary, sweep, write_text
+from ddim.jobs.job import RECIPE
 from ddim.jobs.train.log import BOARD, LOG, Log
 from ddim.jobs.train.loop import DivergedError, Progress, fit
 from ddim.jobs.train.loss import Denoising
@@ -46,8 +46,6 @@ def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState[DiffusersNe
         refuse_existing(plan.run)
     classes = len(plan.images.class_names or ()) if plan.labelled else None
     state = new_state(plan.recipe, plan.preset, plan.images.shape, classes, plan.device)
-    if state.accelerator.is_main_process and folder.is_dir():
-        state.hold = Hold(folder)
     try:
         _prepare(plan, state, max_steps, resume=resume)
     except BaseException:
@@ -58,9 +56,33 @@ def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState[DiffusersNe
     return state
 
 
+def _claimed(plan: Plan, *, resume: bool) -> Hold:
+    """The run for this process: looked at once more, as another may have begun or ended there since the first look."""
+    folder, made = plan.run / STATE, False
+    plan.run.mkdir(parents=True, exist_ok=True)
+    with alone(plan.run):
+        try:
+            if not folder.exists():
+                folder.mkdir()
+                made = True
+            hold = Hold(folder)
+            if resume:
+                _refuse_lost_state(plan.run)
+                _refuse_other_recipe(folder, plan)
+            else:
+                refuse_existing(plan.run)
+        except BaseException:
+            if made:
+                folder.rmdir()
+            raise
+    return hold
+
+
 def _prepare(plan: Plan, state: TrainState[DiffusersNetwork], max_steps: int, *, resume: bool) -> None:
     """The weights to begin with, and then the folder."""
-    folder = plan.run / STATE
+    folder, main = plan.run / STATE, state.accelerator.is_main_process
+    if resume and main:  # before a checkpoint is read: whoever is at work there may remove it
+        state.hold = _claimed(plan, resume=True)
     found = checkpoints(folder) if resume else []
     if found:
         load_checkpoint(found[-1], state)
@@ -68,10 +90,9 @@ def _prepare(plan: Plan, state: TrainState[DiffusersNetwork], max_steps: int, *,
         begin_from(plan.init, state, plan.recipe)
     if state.step > max_steps:
         raise Refused(f"{plan.run} is at step {state.step} already, beyond `max_steps` {max_steps}; raise it")
-    if not state.accelerator.is_main_process:
+    if not main:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    state.hold = state.hold or Hold(folder)
+    state.hold = state.hold or _claimed(plan, resume=False)
     for place in (plan.run, folder, plan.run / PREVIEWS):
         sweep(place)
     write_text(folder / RECIPE, json.dumps(plan.stored(), indent=1))

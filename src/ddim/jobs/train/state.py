@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 
 from ddim.engine import pick_device, pick_precision
-from ddim.files import whole_file
-from ddim.jobs.job import Hold
+from ddim.files import Hold, whole_file
 from ddim.jobs.train.recipe import Pace, Recipe
 from ddim.nets import DiffusersNetwork, Ema, build
 from ddim.refused import Refused

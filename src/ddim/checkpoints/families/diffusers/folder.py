@@ -18,7 +18,7 @@ from ddim.checkpoints.families.diffusers import scheduler
 from ddim.checkpoints.families.diffusers.network import with_time_table
 from ddim.checkpoints.families.diffusers.reader import STEM, shape_of
 from ddim.checkpoints.record import Checkpoint
-from ddim.files import VERSION, sha256, whole_folder, write_json
+from ddim.files import VERSION, sha256, whole_folder, write_json, write_tensors
 from ddim.nets import DiffusersNetwork
 from ddim.process import Schedule
 from ddim.refused import Refused
@@ -34,6 +34,7 @@ def save_folder(
     prediction: str,
     meta: Mapping[str, Any],
     dtype: torch.dtype | None = None,
+    new: bool = False,
 ) -> None:
     """Write a model folder that `load_folder` and diffusers' DDIMPipeline read.
 
@@ -47,22 +48,23 @@ def save_folder(
         meta: goes into ddim.json: shape, data_range, num_classes, null_label, labels, provenance, and anything
             else that JSON can hold; the sampling defaults of `Checkpoint` (clips, spacing, ...) where given.
         dtype: of the stored weights; theirs by default.
+        new: only an empty folder, or none, is filled, whoever came first.
 
     Raises:
-        Refused: path is a file; meta holds what JSON cannot.
+        Refused: path is a file, or, where it must be new, holds something; meta holds what JSON cannot.
     """
-    with whole_folder(path, last=(OURS, "model_index.json")) as folder:
+    with whole_folder(path, last=(OURS, "model_index.json"), new=new) as folder:
         _write(folder, unet, schedule, prediction, meta, dtype)
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:
-    """Write any checkpoint as a model folder; see `save_folder`.
+    """Write any checkpoint as a new model folder; see `save_folder`.
 
     A network whose time is (t - 1) * time_scale gets the sinusoids of its T times as a table
     (time_embedding_type "learned"), which every reader of diffusers folders understands.
 
     Raises:
-        Refused: a network that is no `UNet2DModel`, or a path that is a file.
+        Refused: a network that is no `UNet2DModel`; something is there.
     """
     if checkpoint.adapter is None:
         raise Refused(f"a {type(checkpoint.network).__name__} has no place in a diffusers folder")
@@ -81,7 +83,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dt
         network = with_time_table(network, checkpoint.schedule.T, checkpoint.time_scale)
         facts["time_scale"] = checkpoint.time_scale
     meta = dict(checkpoint.meta) | facts
-    save_folder(path, network, checkpoint.schedule, prediction=checkpoint.prediction, meta=meta, dtype=dtype)
+    save_folder(path, network, checkpoint.schedule, prediction=checkpoint.prediction, meta=meta, dtype=dtype, new=True)
 
 
 def _write(
@@ -93,13 +95,12 @@ def _write(
     dtype: torch.dtype | None,
 ) -> None:
     import diffusers
-    from safetensors.torch import save_file
 
     network = DiffusersNetwork(unet)
     state = {k: v.detach().cpu().contiguous().to(_kept(v, dtype)) for k, v in unet.state_dict().items()}
     for name in ("unet", "scheduler"):
         (folder / name).mkdir()
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    write_tensors(folder / WEIGHTS, state, {"format": "pt"})
     version = {"_diffusers_version": diffusers.__version__}
     sampling = {k: meta[k] for k in SAMPLING if k in meta}
     facts = {"shape": list(shape_of(network.config, meta)), "data_range": [-1.0, 1.0]} | dict.fromkeys(FACTS[2:])

@@ -35,7 +35,7 @@ def write_onnx_folder(
     """
     if path.exists():
         raise Refused(f"{path} exists; nothing is overwritten, choose a new folder")
-    with whole_folder(path, last=(OURS,)) as folder:
+    with whole_folder(path, last=(OURS,), new=True) as folder:
         make(folder / NETWORK)
         facts = {k: getattr(checkpoint, k) for k in WHOLE} | {
             "ddim_version": VERSION,

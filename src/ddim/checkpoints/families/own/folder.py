@@ -33,7 +33,8 @@ def save_own_folder(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write the folder whole, or nothing.
 
     Raises:
-        Refused: the network is none of the user's own, or its state is not of tensors alone.
+        Refused: something is there, whoever came first; the network is none of the user's own, or its state is not of
+            tensors alone.
     """
     network = checkpoint.network
     if not isinstance(network, OwnNetwork):
@@ -43,7 +44,7 @@ def save_own_folder(path: str | Path, checkpoint: Checkpoint) -> None:
     facts["notes"] = [note for note in facts["notes"] if not note.startswith("saved from")]
     about = {"ddim_version": VERSION, "network": kind(network.module), "sha256": weights_hash(state)}
     table = {"alpha_bar": checkpoint.schedule.alpha_bar.tolist()}
-    with whole_folder(path, last=(OURS,)) as folder:
+    with whole_folder(path, last=(OURS,), new=True) as folder:
         write_tensors(folder / WEIGHTS, state, {"format": "pt"})
         write_json(folder / OURS, dict(checkpoint.meta) | about | facts | table)
 

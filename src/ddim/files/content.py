@@ -1,0 +1,96 @@
+"""What is in files: text, JSON, tensors with words beside them, and the hashes of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddim.files.whole import whole_file
+from ddim.refused import Refused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSION = "0.1.0"  # ours, as every file that is written says
+MAX_JSON = 64 * 2**20
+
+
+def write_text(path: str | Path, text: str, *, new: bool = False) -> Path:
+    """The file with this text in UTF-8, whole or not there. `new`: see `whole_file`."""
+    with whole_file(path, new=new) as partial:
+        partial.write_bytes(text.encode())
+    return Path(path)
+
+
+def write_json(path: str | Path, value: Any, *, new: bool = False) -> Path:
+    """The value as JSON, whole or not there. `new`: see `whole_file`.
+
+    Raises:
+        Refused: the value holds what JSON cannot, NaN too.
+    """
+    try:
+        text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise Refused(f"{Path(path).name} cannot be written: {error}") from None
+    return write_text(path, text, new=new)
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, new: bool = False
+) -> Path:
+    """A safetensors file of these tensors, with words beside them; whole or not there. `new`: see `whole_file`."""
+    from safetensors.torch import save_file
+
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with whole_file(path, new=new) as partial:
+        save_file(plain, partial, metadata=dict(metadata))
+    return Path(path)
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, on the CPU, and the words beside them.
+
+    Raises:
+        Refused: there is no such file, or it is no safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise Refused(f"there is no file {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is not a mapping
+            return tensors, dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise Refused(f"{path} is not a safetensors file: {error}") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        Refused: not JSON, not an object, or too large to be a configuration.
+    """
+    if (size := path.stat().st_size) > MAX_JSON:
+        raise Refused(f"{path} has {size} bytes, too many for a configuration")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(f"{path} is not readable as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Refused(f"{path} must hold a JSON object")
+    return value
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """A short hash of anything JSON can hold."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
