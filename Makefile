@@ -1,11 +1,12 @@
 # make demo   set-up, then the bundled models: one labelled picture, its path printed last
 # make test   set-up, then the tests          make check   tests' companions: linter, formatter, types, the picture of the house
+# make faults   set-up, then the long part of tests/faults
 # make newcomer   set-up, then a stranger's first hour in minutes: own pictures, own checkpoint, own network
 PYTHON ?= python3
 BIN := .venv/bin
 DONE := .venv/.installed
 
-.PHONY: setup demo test check newcomer
+.PHONY: setup demo test check faults newcomer
 
 setup: $(DONE)
 
@@ -21,6 +22,9 @@ demo: $(DONE)
 
 test: $(DONE)
 	$(BIN)/python -m pytest -n 2
+
+faults: $(DONE)
+	$(BIN)/python -m pytest -m faults tests/faults
 
 newcomer: $(DONE)
 	$(BIN)/python tools/newcomer.py

@@ -1,7 +1,10 @@
 """Export to ONNX Runtime: the same function as torch's network, refused where it cannot be what is asked."""
 
+import copy
 import importlib.util
 import json
+import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from conftest import save_tiny
 from ddim.cli import main
 from ddim.jobs import export_onnx
 from ddim.jobs.export import trajectory_states
+from ddim.refused import Refused
 
 
 def run(*args: object) -> int:
@@ -26,6 +30,16 @@ def exported(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     for precision in ("fp32", "int8"):
         export_onnx(root / precision, ddim.load(tiny_folder).checkpoint, precision=precision)
     return {p: root / p for p in ("fp32", "int8")}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])  # noqa: S301
+def test_it_can_be_copied_and_pickled_unless_its_file_has_changed(exported, copied, tmp_path):
+    shutil.copytree(exported["fp32"], tmp_path / "m")
+    model = ddim.load(tmp_path / "m")
+    assert torch.equal(copied(model).sample(2, steps=2, label=1), model.sample(2, steps=2, label=1))
+    shutil.copy(exported["int8"] / "network.onnx", tmp_path / "m/network.onnx")
+    with pytest.raises(Refused, match="changed since it was loaded"):
+        copied(model)
 
 
 @pytest.mark.parametrize("label", [None, (2,), (0, 1, 2)])

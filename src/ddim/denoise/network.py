@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,15 @@ class NetworkDenoiser(Denoiser):
         asked = torch.where(times == 0, torch.full_like(times, self.process.first), times)
         p = self._ask(x_t, times if self.process.discrete else asked, asked, conditions)
         return Prediction(torch.where(clean, x_t, p.x0), p.eps)
+
+    def pinned(self) -> NetworkDenoiser:
+        """With the network of this moment, where the network is one that follows another (`engine.Current`)."""
+        now = getattr(self.network, "now", None)
+        if now is None:
+            return self
+        other = copy.copy(self)
+        other.network = now()
+        return other
 
     def _ask(self, x_t: Tensor, times: Tensor, asked: Time | Tensor, conditions: Conditions) -> Prediction:
         level = level_at(self.process, asked, x_t)

@@ -43,6 +43,10 @@ class Denoiser(ABC):
         """The denoiser for these images of the batch: another one only where conditions are held."""
         return self
 
+    def pinned(self) -> Denoiser:
+        """The denoiser for one walk: what has to be looked at (weights that may have changed) is looked at now."""
+        return self
+
     def identify(self, digest: Digest) -> None:  # noqa: B027  an oracle has no weights to tell
         """Feed what tells its weights from others."""
 
@@ -66,6 +70,9 @@ class Wrapper(Denoiser):
 
     def rows(self, index: Tensor) -> Self:
         return replace(self, denoise=self.denoise.rows(index))
+
+    def pinned(self) -> Self:
+        return replace(self, denoise=self.denoise.pinned())
 
     def identify(self, digest: Digest) -> None:
         self.denoise.identify(digest)

@@ -27,7 +27,7 @@ class Compiled(nn.Module):
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.device = network, device
         self.reason = why_not_compiled(device)
         self.fast: Any = None
         if self.reason is None and device.type == "cuda":
@@ -52,6 +52,10 @@ class Compiled(nn.Module):
                 return made.clone() if made.is_cuda else made
         plain: Tensor = self.network(*args, **kwargs)
         return plain
+
+    def __reduce__(self) -> Any:
+        """Compiled code stays where it is: a copy compiles anew."""
+        return type(self), (self.network, self.device)
 
     def _say(self) -> None:
         warnings.warn(f"the network runs uncompiled: {self.reason}", RuntimeWarning, stacklevel=3)

@@ -43,23 +43,25 @@ class OnnxNetwork(Exported):
     def __init__(self, path: Path, precision: str, null_label: int | None = None) -> None:
         super().__init__(precision)
         require("onnxruntime")
-        import onnxruntime
-
-        self.null_label = null_label
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors only: its warnings are about its own optimiser
+        self.path, self.null_label = path, null_label
         # The bytes, not the path: a file nobody vouches for must not name other files as its weights.
         content = path.read_bytes()
         self.sha256 = hashlib.sha256(content).hexdigest()  # of what was read, not of what lies there later
-        try:
-            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions share no base class but this
-            reason = " ".join(str(error).split())[:160]
-            raise Refused(f"{path} cannot be run by ONNX Runtime: {reason}") from None
+        self.session: Any = _session(content, path)
         self.names = [i.name for i in self.session.get_inputs()]
         if self.names not in (list(INPUTS[:2]), list(INPUTS)):
             raise Refused(f"{path} takes {', '.join(self.names)} where {', '.join(INPUTS)} were expected")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the session, which cannot be copied: whoever gets this opens the file again."""
+        return {name: value for name, value in self.__dict__.items() if name != "session"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's
+        content = self.path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise Refused(f"{self.path} has changed since it was loaded: load the model again")
+        self.session = _session(content, self.path)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """x float32 (B, C, H, W), t (B,) as the network's time, label int64 (B,) or None for the null label."""
@@ -74,3 +76,16 @@ class OnnxNetwork(Exported):
             fed["label"] = label.numpy(force=True)
         made = torch.from_numpy(self.session.run(None, fed)[0])
         return made.to(x)
+
+
+def _session(content: bytes, path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors only: its warnings are about its own optimiser
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class but this
+        reason = " ".join(str(error).split())[:160]
+        raise Refused(f"{path} cannot be run by ONNX Runtime: {reason}") from None

@@ -20,15 +20,17 @@ class PackedConv2d(nn.Conv2d):
             return super().forward(x)
         where = (list(self.padding), list(self.stride), list(self.dilation), self.groups)
         seen = (x.shape, self.weight.data_ptr(), None if self.weight.is_inference() else self.weight._version)
-        if self.__dict__.get("_seen") != seen:  # the first call of this shape, or the weight was changed in place
+        kept = self.__dict__.get("_packed")  # one value, read and written at once: other threads may run it too
+        if kept is None or kept[0] != seen:  # the first call of this shape, or the weight was changed in place
             plain = self.weight.detach().to_mkldnn()
             reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # torch's stub lacks the size
-            self.__dict__["_packed"] = reorder(plain, *where, list(x.shape))
-            self.__dict__["_seen"] = seen
-        made: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self.__dict__["_packed"], self.bias, *where, "none", [], ""
-        )
+            kept = self.__dict__["_packed"] = seen, reorder(plain, *where, list(x.shape))
+        made: Tensor = torch.ops.mkldnn._convolution_pointwise(x, kept[1], self.bias, *where, "none", [], "")
         return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without oneDNN's own copy, which can be neither copied nor pickled."""
+        return {name: value for name, value in self.__dict__.items() if name != "_packed"}
 
 
 def why_not_packed(device: torch.device, precision: str) -> str | None:

@@ -13,6 +13,7 @@ from ddim import engine
 from ddim.checkpoints import Checkpoint, save_tuned
 from ddim.model.asked import labels_of
 from ddim.model.saving import save_model
+from ddim.nets import weights_hash
 from ddim.refused import Refused
 
 
@@ -34,14 +35,18 @@ class Ready:
         self.null_label = checkpoint.null_label
         self.device = torch.device("cpu")
         self._prepared: dict[tuple[str, bool], nn.Module] = {}
+        self._loaded = engine.weight_sums(checkpoint.network)
 
     def __repr__(self) -> str:
         return f"Model({self.checkpoint.source}, shape={self.shape}, {self.prediction}, T={self.schedule.T})"
 
     @property
     def weights_hash(self) -> str:
-        """sha256 of the weights."""
-        return self.checkpoint.sha256
+        """sha256 of the weights: of their file, or of themselves where they have been changed since."""
+        network = self.checkpoint.network
+        if self._loaded == engine.weight_sums(network):
+            return self.checkpoint.sha256
+        return weights_hash(network.state_dict())
 
     @property
     def reading(self) -> Mapping[str, Any]:
@@ -85,9 +90,13 @@ class Ready:
 
     def to(self, device: str | torch.device) -> Self:
         """Move the network; "auto" takes an accelerator when there is one."""
-        self.device = engine.pick_device(device)
+        picked = engine.pick_device(device)
+        if picked != self.device:
+            as_loaded = self._loaded == engine.weight_sums(self.checkpoint.network)
+            self.checkpoint.network.to(picked)
+            self._loaded = engine.weight_sums(self.checkpoint.network) if as_loaded else []
+        self.device = picked
         self._prepared.clear()
-        self.checkpoint.network.to(self.device)
         return self
 
     def save_tau(self, times: Sequence[int], solver: str) -> Path:
@@ -110,13 +119,17 @@ class Ready:
         return None if found is None else found.to(self.device)
 
     def network(self, precision: str = "fp32", compiled: bool = False) -> nn.Module:
-        """The network ready to run in that precision, through torch.compile or not; made once and kept."""
+        """The network ready to run in that precision, through torch.compile or not; made anew when it has changed."""
         if self.checkpoint.exported is not None:
             return self.checkpoint.exported.checked(precision, self.device, compiled)
         key = engine.pick_precision(precision, self.device), compiled
         if key not in self._prepared:
-            self._prepared[key] = engine.prepared(self.checkpoint.network, key[0], compiled=compiled)
+            self._prepared[key] = engine.Current(self.checkpoint.network, *key)
         return self._prepared[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was made ready: a copy, or another process, makes its own."""
+        return vars(self) | {"_prepared": {}}
 
     def runs_in(self, precision: str) -> str:
         """The number format of a job that asks for this one: "auto" made definite; an exported network has its own."""

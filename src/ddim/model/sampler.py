@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ddim.denoise import Conditions, Denoiser, GaussianDenoiser, bound
+from ddim.engine import undisturbed
 from ddim.pixels import Space
 from ddim.process import noise
 from ddim.refused import Refused
@@ -76,7 +77,8 @@ class Sampler:
     @torch.no_grad()
     def call(self, seeds: Sequence[int]) -> None:
         """The first network call of these seeds' walk alone: for what has to be measured beforehand."""
-        self.bound(seeds)(self.start(seeds), self.tau[0])
+        with undisturbed(self.device):
+            self.bound(seeds).pinned()(self.start(seeds), self.tau[0])
 
     @torch.no_grad()
     def sample(
@@ -105,10 +107,11 @@ class Sampler:
             x_T = self.start(seeds[part]) if latents is None else latents[part].to(self.device)
             own, solver = told.rows(part), self.solver.rows(part)
             walk = trajectory(self.denoise, solver, self.tau, x_T, step_noise(seeds[part], x_T), conditions=own)
-            for step in walk:
-                x_T, done = step.x, done + step.calls * len(x_T)
-                if progress is not None:
-                    progress(done, self.calls * len(seeds))
+            with undisturbed(self.device):
+                for step in walk:
+                    x_T, done = step.x, done + step.calls * len(x_T)
+                    if progress is not None:
+                        progress(done, self.calls * len(seeds))
             out.append(x_T)
         return self.space.decode(torch.cat(out))
 
@@ -133,13 +136,15 @@ class Sampler:
         """
         told = self.conditions(range(len(x)) if seeds is None else seeds)
         states = self.space.encode(x.to(self.device))
-        found = encode(self.bare, states, self.tau, method, conditions=told, progress=progress)
+        with undisturbed(self.device):
+            found = encode(self.bare, states, self.tau, method, conditions=told, progress=progress)
         return replace(found, certificate=found.certificate.scaled(self.space.unit))
 
     def decode(self, latents: Latents | Tensor, *, seeds: Sequence[int] | None = None) -> Tensor:
         """Pictures of latents by DDIM on these times; under another recipe than the encoding's it warns."""
         told = self.conditions(range(len(latents)) if seeds is None else seeds)
-        return self.space.decode(decode(self.bare, latents, self.tau, conditions=told))
+        with undisturbed(self.device):
+            return self.space.decode(decode(self.bare, latents, self.tau, conditions=told))
 
     def bound(self, seeds: Sequence[int]) -> Denoiser:
         """The denoiser as it answers for these seeds."""

@@ -6,6 +6,7 @@ architectures are diffusers', because its folder format is what everybody else r
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -144,13 +145,25 @@ class DiffusersNetwork(nn.Module):
         return out
 
     def _mixed(self, x: Tensor, t: Tensor, weights: Tensor) -> Tensor:
-        """The network under sum_k weights[k] embedding[k]: its embedding layer answers with the mix for this call."""
+        """The network under sum_k weights[k] embedding[k].
+
+        A view of it for this call alone, which shares all but the embedding layer: other threads may be calling it too.
+        """
         layer: Any = self.unet.class_embedding
         mix = weights.to(layer.weight) @ layer.weight[: weights.shape[1]]
-        hook = layer.register_forward_hook(lambda module, inputs, output: mix)
-        try:
-            unused = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-            out: Tensor = self.unet(x, t, class_labels=unused).sample
-        finally:
-            hook.remove()
+        view: Any = copy.copy(self.unet)
+        view._modules = self.unet._modules | {"class_embedding": _Answer(mix)}
+        unused = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        out: Tensor = view(x, t, class_labels=unused).sample
         return out
+
+
+class _Answer(nn.Module):
+    """An embedding that is settled, whatever class is asked for."""
+
+    def __init__(self, answer: Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, _label: Tensor) -> Tensor:
+        return self.answer

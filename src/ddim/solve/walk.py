@@ -44,7 +44,7 @@ def trajectory(
     Raises:
         Refused: tau not monotone or outside 0..T; a stochastic solver without noise or walking upwards.
     """
-    denoise = bound(denoise, conditions)
+    denoise = bound(denoise, conditions).pinned()
     times = denoise.process.checked(tau)
     pairs = list(itertools.pairwise(times))
     rising = bool(pairs) and pairs[0][1] > pairs[0][0]
