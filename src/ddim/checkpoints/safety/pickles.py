@@ -1,8 +1,8 @@
-"""PyTorch files (.pt, .pth, .ckpt, .bin), looked through before torch reads them.
+"""PyTorch files (.pt, .pth, .ckpt, .bin): two containers around a pickle and the bytes of its storages.
 
-The pickle inside is first walked by an unpickler that can build nothing but inert stand-ins: it tells which
-classes the file names and how many bytes every storage and tensor claims. Only when every claim fits into the
-file does `torch.load(weights_only=True)` see it.
+The pickle is read by `Machine`, which runs nothing; storages come from the container, which must hold every byte that
+is claimed. A zip's checksums are checked as its entries are read. torch.load is not asked: what it lets through is more
+than weights, and it reads no checksum.
 """
 
 from __future__ import annotations
@@ -12,27 +12,33 @@ import pickle
 import pickletools
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
-from ddim.checkpoints.safety.claims import Inert, Unsafe, look_through
+from ddim.checkpoints.safety.machine import Machine
+from ddim.checkpoints.safety.values import CodeNeededError, Unsafe
 from ddim.refused import Refused
 
 MAGIC = 0x1950A86A20F9469CFC6C  # torch.save's first pickle before PyTorch 1.6
 MAX_PICKLE = 256 * 2**20
 MAX_ENTRIES = 200_000
+MOST_TIED = (
+    4  # tensors may share storages (tied weights, an average that began as a copy): so many times the file's size
+)
 REMEDY = "on a machine where you trust it, load it and torch.save only the state dict"
 DAMAGED = (
     pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, KeyError, IndexError,
     TypeError, AttributeError, MemoryError, AssertionError, OverflowError, RecursionError, NotImplementedError,
-    struct.error,
+    StopIteration, struct.error, OSError,
 )  # fmt: skip
 
 
 def read_torch(path: Path) -> Any:
-    """What torch.save wrote, without running code and without more memory than the file has bytes.
+    """What torch.save wrote: tensors on the CPU, in dicts, lists and tuples of plain values.
 
     Raises:
         Refused: not a PyTorch file, damaged, needs code to be read, or claims more than it holds.
@@ -42,22 +48,19 @@ def read_torch(path: Path) -> Any:
         head = file.read(512)
         _sniff(path, head)
         file.seek(0)
-        zipped = head.startswith(b"PK")
         try:
-            if zipped:
-                _check_zip(path, file, size)
-            else:
-                _check_legacy(path, file, size)
-        except Unsafe:
-            raise
-        except (*DAMAGED, OSError) as error:
+            value, claimed = (_read_zip if head.startswith(b"PK") else _read_legacy)(file, size)
+        except CodeNeededError as error:
+            raise Unsafe(
+                f"{path} needs code execution to be read (it names {_line(error)}), so it is refused; {REMEDY}"
+            ) from None
+        except Unsafe as error:
+            raise Unsafe(f"{path} is refused: {error}") from None
+        except DAMAGED as error:
             raise Refused(f"{path} is damaged or cut short: {_line(error)}") from None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
-    except pickle.UnpicklingError as error:
-        raise Refused(f"{path} needs code execution to be read, refused ({_line(error)}); {REMEDY}") from None
-    except DAMAGED as error:
-        raise Refused(f"{path} is damaged or cut short: {_line(error)}") from None
+    if claimed > MOST_TIED * size:
+        raise Unsafe(f"{path} is refused: its tensors claim {claimed} bytes in a file of {size}")
+    return value
 
 
 def _sniff(path: Path, head: bytes) -> None:
@@ -75,58 +78,123 @@ def _sniff(path: Path, head: bytes) -> None:
 # -- the two containers --------------------------------------------------------------------------------
 
 
-def _check_zip(path: Path, file: BinaryIO, size: int) -> None:
+def _read_zip(file: BinaryIO, size: int) -> tuple[Any, int]:
     with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        if len(entries) > MAX_ENTRIES:
-            raise Unsafe(f"{path} holds {len(entries)} entries; no checkpoint does")
-        for entry in entries:
-            name = PurePosixPath(entry.filename.replace("\\", "/"))
-            if name.is_absolute() or ".." in name.parts:
-                raise Unsafe(f"{path} holds a file named {entry.filename!r}, which would leave its folder; refused")
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise Unsafe(f"{path} is compressed inside ({entry.filename}), which torch.save never does; refused")
-        claimed = sum(e.file_size for e in entries)
-        if claimed > size:
-            raise Unsafe(f"{path} claims {claimed} bytes of content in a file of {size}; refused")
-        by_name = {e.filename: e for e in entries}
-        pickles = [n for n in by_name if n.endswith("/data.pkl") and n.count("/") == 1]
-        if any("/code/" in n for n in by_name):
-            raise Unsafe(f"{path} is a TorchScript program, not weights; refused; {REMEDY}")
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        _check_entries(archive.infolist(), size)
+        pickles = [n for n in entries if n.endswith("/data.pkl") and n.count("/") == 1]
+        if any("/code/" in n for n in entries):
+            raise Unsafe(f"it is a TorchScript program, not weights; {REMEDY}")
         if len(pickles) != 1:
-            raise Unsafe(f"{path} is a zip archive, but not one that torch.save wrote")
-        if by_name[pickles[0]].file_size > MAX_PICKLE:
-            raise Unsafe(f"{path} holds a pickle of {by_name[pickles[0]].file_size} bytes; no checkpoint does")
+            raise Unsafe("it is a zip archive, but not one that torch.save wrote")
+        if entries[pickles[0]].file_size > MAX_PICKLE:
+            raise Unsafe(f"it holds a pickle of {entries[pickles[0]].file_size} bytes; no checkpoint does")
         root = pickles[0].removesuffix("data.pkl")
-        claims = look_through(path, io.BytesIO(archive.read(pickles[0])))
-        for key, nbytes in claims.storages.items():
-            entry_found = by_name.get(f"{root}data/{key}")
-            if entry_found is None:
-                raise Unsafe(f"{path} names a storage {key!r} that it does not hold")
-            if nbytes > entry_found.file_size:
-                raise Unsafe(f"{path}: storage {key} claims {nbytes} bytes and holds {entry_found.file_size}; refused")
+        if root + "byteorder" in entries and archive.read(root + "byteorder") != b"little":
+            raise Unsafe("its numbers are big-endian; save it again on a machine of today")
+
+        def elements(key: str, dtype: torch.dtype, items: int) -> Tensor:
+            entry, nbytes = entries.get(f"{root}data/{key}"), items * dtype.itemsize
+            if entry is None:
+                raise Unsafe(f"it names a storage {key!r} that it does not hold")
+            if nbytes > entry.file_size:
+                raise Unsafe(f"storage {key} claims {nbytes} bytes and holds {entry.file_size}")
+            with archive.open(entry) as stream:
+                return _filled(stream, entry.file_size)[:nbytes].view(dtype)
+
+        machine = Machine(io.BytesIO(archive.read(pickles[0])), _once(elements))
+        value = machine.load()
+        for name in entries:
+            if not name.startswith(f"{root}data/"):
+                archive.read(name)  # the rest says little, but its checksums say whether the file is whole
+        return value, machine.nbytes
 
 
-def _check_legacy(path: Path, file: BinaryIO, size: int) -> None:
-    if _first_object(file) != MAGIC:
+def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
+    if len(entries) > MAX_ENTRIES:
+        raise Unsafe(f"it holds {len(entries)} entries; no checkpoint does")
+    for entry in entries:
+        name = PurePosixPath(entry.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts:
+            raise Unsafe(f"it holds a file named {entry.filename!r}, which would leave its folder")
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise Unsafe(f"it is compressed inside ({entry.filename}), which torch.save never does")
+    claimed = sum(e.file_size for e in entries)
+    if claimed > size:
+        raise Unsafe(f"it claims {claimed} bytes of content in a file of {size}")
+
+
+def _read_legacy(file: BinaryIO, size: int) -> tuple[Any, int]:
+    """Five pickles (magic number, version, facts of the machine, content, keys of the storages), then the storages."""
+    sizes: dict[str, tuple[torch.dtype, int]] = {}
+
+    def promised(key: str, dtype: torch.dtype, items: int) -> Tensor:
+        sizes[key] = dtype, items
+        if sum(n * d.itemsize for d, n in sizes.values()) > size:
+            raise Unsafe(f"it claims more bytes of weights than the {size} of the file; truncated?")
+        return torch.empty(items, dtype=dtype, device="meta")
+
+    first = Machine(file, _once(promised))
+    _check_magic(file, first)
+    if first.load() != 1001 or first.load().get("little_endian") is not True:
+        raise Unsafe("it was written in an unknown version, or on a big-endian machine")
+    begin = file.tell()
+    first.load()
+    keys = first.load()
+    if not isinstance(keys, list) or set(keys) != set(sizes) or len(keys) != len(sizes):
+        raise Unsafe("it does not hold the storages that it names")
+    storages = {key: _legacy_storage(file, *sizes[key]) for key in keys}
+    if file.read(1):
+        raise Unsafe("it goes on after its last storage")
+    file.seek(begin)
+    machine = Machine(file, lambda key, dtype, items: storages[key])
+    return machine.load(), machine.nbytes
+
+
+def _check_magic(file: BinaryIO, machine: Machine) -> None:
+    try:
+        magic = machine.load()
+    except (Unsafe, CodeNeededError, *DAMAGED):
+        magic = None
+    if magic != MAGIC:
         file.seek(0)
         names = ", ".join(_globals(file)) or "Python objects"
-        raise Unsafe(
-            f"{path} is a plain pickle: reading it means running code (it names {names}), so it is refused; {REMEDY}"
-        )
-    for _ in range(2):  # protocol version, sys_info
-        Inert(file).load()
-    claims = look_through(path, file)
-    total = sum(claims.storages.values())
-    if total > size:
-        raise Unsafe(f"{path} claims {total} bytes of weights in a file of {size}; truncated, or refused")
+        raise Unsafe(f"it is a plain pickle: reading it means running code (it names {names}); {REMEDY}")
 
 
-def _first_object(file: BinaryIO) -> Any:
-    try:
-        return Inert(file).load()
-    except DAMAGED:
-        return None
+def _legacy_storage(file: BinaryIO, dtype: torch.dtype, items: int) -> Tensor:
+    (told,) = struct.unpack("<q", file.read(8))
+    if told != items:
+        raise Unsafe(f"a storage claims {items} elements in one place and {told} in another")
+    return _filled(file, items * dtype.itemsize).view(dtype)
+
+
+def _filled(stream: Any, nbytes: int) -> Tensor:
+    """So many bytes of a stream, read to its end where that is an entry: only then is its checksum checked."""
+    raw = torch.empty(nbytes, dtype=torch.uint8)
+    into, at = memoryview(raw.numpy()), 0  # type: ignore[arg-type]  # an array is a buffer
+    while at < nbytes:
+        got = stream.readinto(into[at : at + 2**24])
+        if not got:
+            raise EOFError("a storage is cut short")
+        at += got
+    if isinstance(stream, zipfile.ZipExtFile):
+        stream.read(1)
+    return raw
+
+
+def _once(make: Callable[[str, torch.dtype, int], Tensor]) -> Callable[[str, torch.dtype, int], Tensor]:
+    """Each storage is read once; whoever names it again must mean the same."""
+    made: dict[str, Tensor] = {}
+
+    def known(key: str, dtype: torch.dtype, items: int) -> Tensor:
+        if key not in made:
+            made[key] = make(key, dtype, items)
+        if made[key].dtype != dtype or len(made[key]) != items:
+            raise Unsafe(f"storage {key} is claimed twice, and differently")
+        return made[key]
+
+    return known
 
 
 def _globals(file: BinaryIO, most: int = 3) -> list[str]:
