@@ -211,6 +211,50 @@ def test_the_cache_is_used_and_a_changed_file_is_seen(tmp_path, monkeypatch):
     assert open_images(tmp_path, cache=tmp_path / "c").report.sha256 != first.report.sha256
 
 
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [
+    lambda c: flip(c / "pixels.npy"), lambda c: (c / "pixels.npy").write_bytes((c / "pixels.npy").read_bytes()[:-3]),
+    lambda c: (c / "pixels.npy").unlink(), lambda c: flip(c / "labels.npy"), lambda c: (c / "labels.npy").unlink(),
+    lambda c: (c / "report.json").write_text(""), lambda c: (c / "report.json").write_text("{}"),
+    lambda c: (c / "report.json").write_text("[1]"), lambda c: (c / "report.json").unlink(),
+    lambda c: np.save(c / "pixels.npy", np.zeros((2, 4, 4), np.uint8)),
+    lambda c: np.save(c / "pixels.npy", np.zeros(3)),
+])  # fmt: skip
+def test_a_damaged_cache_heals(tmp_path, own_cache, harm):
+    for name in ("cat", "dog"):
+        fill(tmp_path / "data" / name, {"a.png": grey(len(name)), "b.png": grey(200)})
+    first = open_images(tmp_path / "data")
+    pixels, labels = first.pixels.copy(), first.labels.copy()
+    (folder,) = own_cache.iterdir()
+    harm(folder)
+    for _ in range(2):
+        again = open_images(tmp_path / "data")
+        assert np.array_equal(again.pixels, pixels) and again.labels.tolist() == labels.tolist()
+        assert again.report == first.report
+    assert {p.name for p in folder.iterdir()} == {"pixels.npy", "labels.npy", "report.json"}
+
+
+def test_pictures_swapped_with_equal_size_and_time_are_seen(tmp_path):
+    a, b = tmp_path / "d" / "a.bmp", tmp_path / "d" / "b.bmp"
+    a.parent.mkdir()
+    for path, level in ((a, 10), (b, 200)):
+        grey(level).save(path)
+        os.utime(path, (1e9, 1e9))
+    assert open_images(a.parent).pixels[:, 0, 0, 0].tolist() == [10, 200]
+    a.rename(tmp_path / "x")
+    b.rename(a)
+    (tmp_path / "x").rename(b)
+    assert open_images(a.parent).pixels[:, 0, 0, 0].tolist() == [200, 10]
+    a.write_bytes(b.read_bytes())
+    os.utime(a, (1e9, 1e9))
+    assert open_images(a.parent).pixels[:, 0, 0, 0].tolist() == [10, 10]
+
+
 def test_the_hash_tells_data_not_places(tmp_path):
     a = fill(tmp_path / "a", {"x.png": grey(1), "y.png": grey(2)})
     b = fill(tmp_path / "b", {"p.png": grey(1), "q.png": grey(2)})

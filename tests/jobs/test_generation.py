@@ -48,6 +48,26 @@ def test_one_png_a_seed_with_its_pixels_and_its_recipe(tmp_path):
     assert verify(tmp_path / "a") == 7
 
 
+@pytest.mark.parametrize("harm", [
+    lambda p: p.write_bytes(b""), lambda p: p.write_bytes(p.read_bytes()[:-20]),
+    lambda p: p.write_bytes(p.read_bytes()[:60] + b"?" + p.read_bytes()[61:]),
+])  # fmt: skip
+def test_a_manifest_vouches_for_no_image_that_the_disk_lost(tmp_path, harm):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    run(whole)
+    run(out, share=Share(0, 2))
+    harm(out / file_name(SEEDS[0]))  # before the job is complete: a power cut, a disk
+    with pytest.raises(Refused, match=f"1 images in .* are damaged, first {file_name(SEEDS[0])}"):
+        run(out, share=Share(1, 2))
+    assert not (out / "manifest.json").exists()
+    run(out, share=Share(0, 2))
+    assert files(out) == files(whole) and verify(out) == 7
+    harm(out / file_name(SEEDS[1]))
+    (out / "manifest.json").unlink()
+    run(out)
+    assert files(out) == files(whole)
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 9])
 def test_any_number_of_processes_makes_the_same_bytes(tmp_path, world):
     run(tmp_path / "one")

@@ -1,7 +1,8 @@
 """Decode once: every image of a source, checked and fitted, as one memory-mapped uint8 array on disk.
 
 The cache folder's name is a hash of the source's fingerprint and the settings, so a changed file or option
-makes a new one. A folder that has its report is whole; what a killed build left is removed by the next one.
+makes a new one. A folder that agrees with its report is whole; a damaged one is built again, and what a killed build
+left is removed by the next one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from ddim.pixels import Fit, Pixels, as_pixels, fitted, open_image, show
 from ddim.refused import Refused
 
 FORMAT = 2  # raise when what is stored changes
+BLOCK = 1024  # images hashed at once
+HASHED = (
+    2**28
+)  # bytes that are read again whenever a set is opened, in a fraction of a second: what is larger is trusted
 SHOWN, COLUMNS = 32, 8  # in a notebook
 Fitting = Callable[[Image.Image, tuple[int, int]], Image.Image]
 PIXELS, LABELS, REPORT = "pixels.npy", "labels.npy", "report.json"
@@ -99,15 +104,40 @@ def open_images(
     settings += [] if inner is None else [inner]
     key = hashlib.blake2b(json.dumps(settings).encode(), digest_size=12).hexdigest()
     folder = (cache or cache_root()) / key
-    if not (folder / REPORT).exists():
+    found = _sound(folder, source)
+    if found is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         sweep(folder.parent, also=BUILD)
         with whole_folder(folder, last=(REPORT,)) as building:
             building.chmod(0o700)  # pictures are their owner's
             _build(source, building, size, lambda p, at: fitted(p, at, fit, inner), channels, skip_unreadable, progress)
-    elif source.unfit:
+        return _open(folder, source)
+    if source.unfit:
         raise Refused(source.unfit)
-    return _open(folder, source)
+    return found
+
+
+def _sound(folder: Path, source: Source) -> Images | None:
+    """What lies in the cache, if it is as it was written: anything else is neither a reason to fail nor trained on."""
+    try:
+        found = _open(folder, source)
+    except (OSError, ValueError, LookupError, TypeError, EOFError):  # cut, or not what it should be
+        return None
+    (count, *at), report = found.pixels.shape, found.report
+    if found.pixels.dtype != np.uint8 or count != report.count or report.shape != (at[-1], *at[:-1]):
+        return None
+    labels = None if found.labels is None else found.labels.tolist()
+    if found.pixels.nbytes > HASHED:
+        return found
+    digest = _hash(found.pixels.shape, labels)
+    for i in range(0, count, BLOCK):
+        digest.update(np.ascontiguousarray(found.pixels[i : i + BLOCK]).tobytes())
+    return found if digest.hexdigest() == report.sha256 else None
+
+
+def _hash(shape: tuple[int, ...], labels: list[int] | None) -> Any:
+    """Of a data set, before its pixels."""
+    return hashlib.sha256(json.dumps([shape, labels]).encode())
 
 
 def _open(folder: Path, source: Source) -> Images:
@@ -163,9 +193,9 @@ def _finish(folder: Path, pixels: Pixels, report: Report, channels: int, labels:
     """Keep the rows and channels in use, and hash them."""
     shape = (report.count, *pixels.shape[1:3], channels)
     final = new_array(folder / PIXELS, shape)
-    digest = hashlib.sha256(json.dumps([shape, labels if report.classes is not None else None]).encode())
-    for i in range(0, report.count, 1024):
-        block = np.ascontiguousarray(pixels[i : min(i + 1024, report.count), ..., :channels])
+    digest = _hash(shape, labels if report.classes is not None else None)
+    for i in range(0, report.count, BLOCK):
+        block = np.ascontiguousarray(pixels[i : min(i + BLOCK, report.count), ..., :channels])
         final[i : i + len(block)] = block
         digest.update(block.tobytes())
     final.flush()  # type: ignore[attr-defined]  # a memmap, typed as the array it is used as

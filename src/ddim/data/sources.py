@@ -95,7 +95,7 @@ def _folder(root: Path, wanted: bool | None) -> Source:
     files: list[tuple[Path, int | None]] = [(f, k) for k, c in enumerate(classes.values()) for f in c]
     if flat:
         files = [(f, None) for f in sorted([*flat, *(f for f, _ in files)])]
-    stats = [(str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns) for f, _ in files]
+    stats = [(str(f.relative_to(root)), *_stamp(f)) for f, _ in files]
 
     def read() -> Iterator[Raw]:
         for file, label in files:
@@ -145,7 +145,7 @@ def _parquet(root: Path, files: Sequence[Path], wanted: bool) -> Source:
         raise Refused(f"{root} has no rows")
     names = _unless(wanted, lambda: class_names(files, tables, label)) if label else None
     column = label if names else None
-    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    stats = [(f.name, *_stamp(f)) for f in files]
 
     def read() -> Iterator[Raw]:
         row = 0
@@ -220,6 +220,13 @@ def _hub(name: str, wanted: bool) -> Source:
             yield f"row {i}", file, row[label] if names else None
 
     return Source(name, len(table), names, _digest("hub", name, [str(table._fingerprint)]), read)
+
+
+def _stamp(file: Path) -> tuple[int, int, int]:
+    """What changes with a file's content. Size and time can be kept while it does (cp -p, two names swapped); the time
+    of the last change of the entry itself cannot."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _digest(kind: str, where: str, parts: list[Any]) -> str:

@@ -134,7 +134,7 @@ def _disk_named(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         code = _full(error)
-        if code is None:
+        if code is None or (isinstance(error, OSError) and error.errno is None):  # else it has words of its own
             raise
         raise OSError(code, os.strerror(code), str(path)) from error
 

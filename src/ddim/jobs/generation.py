@@ -70,6 +70,8 @@ def generate(
     there = {s for s in seeds if (out / file_name(s)).exists()}
     if len(there) < len(seeds):
         (out / MANIFEST).unlink(missing_ok=True)  # of a job that was whole once: it must not vouch for this one
+    if not (out / MANIFEST).exists():
+        there -= {s for s in mine if not _whole(out / file_name(s))}  # what a disk lost or damaged is made again
     missing = [s for s in mine if s not in there]
     done = len(mine) - len(missing)
     yield done
@@ -83,11 +85,32 @@ def generate(
         done += len(batch)
         yield done
     if complete(seeds, out) and not (out / MANIFEST).exists():  # one that is there vouches for what was made
+        _refuse_damaged(sorted(set(seeds) - set(mine)), out)
         _finish(seeds, out, {} if classes is None else classes, names)
 
 
 def _save(out: Path, recipe: Mapping[str, Any], pixels: Pixels) -> None:
     save_png(out / file_name(recipe["seeds"]), pixels, {"ddim": json.dumps(recipe)})
+
+
+def _whole(path: Path) -> bool:
+    """Whether a PNG is there and undamaged: each of its parts has a checksum."""
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            picture.verify()
+    except (OSError, SyntaxError, ValueError):  # Pillow's word for a broken PNG is SyntaxError
+        return False
+    return True
+
+
+def _refuse_damaged(seeds: Sequence[int], out: Path) -> None:
+    """Before a manifest vouches for images that other processes made."""
+    bad = [s for s in seeds if not _whole(out / file_name(s))]
+    if bad:
+        raise Refused(
+            f"{len(bad)} images in {out} are damaged, first {file_name(bad[0])}; run the same command again, with as "
+            "many processes, and they are made anew"
+        )
 
 
 def complete(seeds: Sequence[int], out: Path) -> bool:
