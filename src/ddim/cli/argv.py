@@ -12,6 +12,7 @@ import re
 import sys
 from typing import Any
 
+from ddim.cli import terminal
 from ddim.cli.typed import flag_of
 from ddim.refused import Refused
 
@@ -58,7 +59,9 @@ def main(argv: list[str] | None = None) -> None:
         from ddim.cli.parse import command_from
 
         command = command_of(name)
-        command_from(name, command, rest).run()
+        made = command_from(name, command, rest)
+        with terminal.streams():
+            made.run()
     except (Refused, OSError) as mistake:
         if os.environ.get("DDIM_TRACEBACK"):
             raise
@@ -99,5 +102,5 @@ def _overview() -> str:
 
 
 def _fail(message: str, code: int = 2) -> None:
-    print(f"ddim: {' '.join(message.split())}", file=sys.stderr)
+    print(f"ddim: {terminal.one_line(message)}", file=sys.stderr)
     sys.exit(code)
