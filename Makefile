@@ -5,16 +5,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DONE := .venv/.installed
+PIP := $(BIN)/python -m pip
 
 .PHONY: setup demo test check faults newcomer
 
 setup: $(DONE)
 
+# A .venv in which pip does not run was interrupted while it was made: it is completed, or, if that fails, made anew.
 $(DONE): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ddim needs Python 3.11 or newer")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv || true
+	$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(PIP) install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(PIP) install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(DONE)
 
 demo: $(DONE)
