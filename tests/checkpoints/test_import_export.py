@@ -11,6 +11,7 @@ import ddim
 from ddim.checkpoints import load_folder
 from ddim.cli import main
 from ddim.cli.commands.import_ import merged
+from ddim.files import read_json
 from ddim.refused import Refused
 
 GOLDEN = Path(__file__).parents[1] / "data/golden"
@@ -99,3 +100,25 @@ def test_settings_on_the_command_line() -> None:
     assert settings == {"diffusion": {"timesteps": 10}}
     with pytest.raises(Refused, match="not a section"):
         merged({"a": 1}, ("a.b=2",))
+
+
+def test_a_learned_variance_is_told_used_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ("--set", "image_size=16", "num_head_channels=16")
+    assert run("import", ADM, tmp_path / "a", *settings) == 0
+    assert run("info", tmp_path / "a") == 0
+    assert "learned_range, predicted: ddim sample and evaluate take it with --sigma-learned" in capsys.readouterr().out
+    made = ("--sigma-learned", "--label", 3, "--steps", 2, "--n", 1)
+    assert run("sample", tmp_path / "a", *made, "--eta", 1, "--out", tmp_path / "s") == 0
+    assert read_json(tmp_path / "s/recipe.json")["variance"] == "learned_range"
+    assert run("export", tmp_path / "a", tmp_path / "b", "--variance") == 0
+    assert "DDPMPipeline" in capsys.readouterr().out and load_folder(tmp_path / "b").variance == "learned_range"
+    assert run("export", tmp_path / "a", tmp_path / "c") == 0
+    for model, args, word in (
+        ("c", made, "predicts a variance"),
+        ("a", (*made, "--eta", 0.5), "--sigma-learned is DDPM's noise (eta 1)"),
+        ("a", (*made, "--sigma-hat"), "give one of them"),
+    ):
+        capsys.readouterr()
+        assert run("sample", tmp_path / model, *args, "--out", tmp_path / "x") == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and word in said and not (tmp_path / "x").exists()

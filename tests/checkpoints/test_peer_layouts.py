@@ -105,6 +105,16 @@ def answers_and_survives(file: Path, config: dict[str, Any], channels: int, case
             assert torch.equal(theirs(x, t, class_labels=label if theirs.class_embedding else None).sample, out)
 
 
+@pytest.mark.parametrize(("learn", "small", "word"), [
+    (False, True, "fixed_small"), (False, False, "fixed_large"), (True, True, "learned_range"),
+])  # fmt: skip
+def test_ddpms_variance_is_the_scripts(learn: bool, small: bool, word: str, tmp_path: Path) -> None:
+    case = OPENAI[0] | {"learn_sigma": learn}
+    torch.save(peers.filled(peers.openai(**openai_network(case))), tmp_path / "ema.pt")
+    model = ddim.load(tmp_path / "ema.pt", config=openai_flags(case) | {"sigma_small": small})
+    assert model.checkpoint.variance_type == word
+
+
 @pytest.mark.parametrize("case", OPENAI, ids=name)
 def test_openai(case: dict[str, Any], tmp_path: Path) -> None:
     torch.save(peers.filled(peers.openai(**openai_network(case))), tmp_path / "ema.pt")

@@ -35,6 +35,7 @@ OWN_MEANING = {
     "latents": "a file, or how many",
     "compile": "when, or whether to measure it",
     "sigma_hat": "in place of --eta, or rows more",
+    "sigma_learned": "in place of --eta, or rows more",
     "method": "one, or a list",
     "reference": "steps, or images",
     "fit": "of training: to --size, which is the images' own there",

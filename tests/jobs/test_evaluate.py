@@ -17,7 +17,7 @@ from ddim.cli.commands.evaluate import Command
 from ddim.data import Images, Report
 from ddim.denoise import NONE, Denoiser
 from ddim.files import digest
-from ddim.jobs import Cell, Made, Reference, answer, compared, make, real, split, table_of, write_report
+from ddim.jobs import Cell, Made, Reference, answer, cell_named, compared, make, real, split, table_of, write_report
 from ddim.jobs.evaluate import measured
 from ddim.metrics import Moments, extractor, frechet_bias
 from ddim.model import Sampler
@@ -197,6 +197,12 @@ def test_table_of():
         table_of([5], [0.0], ["euler"], ["uniform"], sigma_hat=False)
     with pytest.raises(ValueError, match="eta must be at least 0"):
         table_of([5], [-1.0], ["ddim"], ["uniform"], sigma_hat=False)
+    assert table_of([5], [], ["ddim"], ["uniform"], sigma_hat=False, sigma_learned=True) == [
+        cell_named("ddim:learned:5:uniform")
+    ]
+    assert cell_named("ddim:learned:5:uniform").name == "ddim eta=sigma-learned uniform S=5"
+    with pytest.raises(ValueError, match="sigma-learned is a noise of solver 'ddim'"):
+        cell_named("heun:learned:5:uniform")
     with pytest.raises(ValueError, match="sigma-hat is a noise of solver 'ddim'"):
         Cell("heun", None, 5, "uniform").method()
 

@@ -19,7 +19,7 @@ from ddim.engine import Exported
 from ddim.files import digest
 from ddim.nets import DiffusersNetwork
 from ddim.pixels import PixelSpace
-from ddim.process import Schedule, tau
+from ddim.process import LEARNED_VARIANCES, Schedule, tau
 from ddim.refused import Refused
 
 READING = ("num_classes", "null_label", "learned_variance", "time_scale", "clips", "clip_range", "thresholding",
@@ -41,7 +41,7 @@ class Checkpoint:
         clips, clip_range, thresholding, threshold_quantile, threshold_maximum: what the file says about x0.
         spacing, steps_offset, ends_at: the file's own walk; ends_at = 1 where it stops at alpha_bar[1]
             (diffusers' set_alpha_to_one = False), 0 where it ends at the clean image.
-        variance_type: the file's word for DDPM's variance; DDIM does not need it.
+        variance_type: the file's word for DDPM's variance; of the second C channels it says what they mean.
         data_range: the numbers that mean black and white to the network.
         family, source, sha256: which program's format, where it lay, hash of the weights' file.
         notes: everything that was assumed or changed; `ddim info` prints it.
@@ -131,6 +131,11 @@ class Checkpoint:
         label = zero_based(t)
         return label if self.time_scale == 1.0 else label.to(torch.float32) * self.time_scale
 
+    @property
+    def variance(self) -> str | None:
+        """What the learned variance means, by diffusers' name; None where there is none, or nobody knows."""
+        return self.variance_type if self.learned_variance and self.variance_type in LEARNED_VARIANCES else None
+
     def denoiser(self, network: nn.Module | None = None) -> NetworkDenoiser:
         """The network (or another that runs it, e.g. in bf16) as a denoiser; no clip.
 
@@ -143,7 +148,7 @@ class Checkpoint:
             self.schedule,
             self.prediction,
             label=label,
-            learned_variance=self.learned_variance,
+            learned_variance=self.variance or self.learned_variance,
         )
 
     def clipped(self, denoise: Denoiser, *, dynamic: bool = False) -> Denoiser:

@@ -25,7 +25,8 @@ def described(k: Checkpoint) -> str:
         ("family", k.family if k.family != "ddim" else f"ddim folder (from {k.meta.get('family', 'ddim')})"),
         ("weights", (f"{parameters:,} parameters, " if parameters else "") + f"sha256 {k.sha256[:16]}"),
         ("images", f"{c} x {h} x {w}, numbers {k.data_range[0]:g} to {k.data_range[1]:g}"),
-        ("prediction", k.prediction + (" and a variance, which DDIM does not use" if k.learned_variance else "")),
+        ("prediction", k.prediction + (" and a variance" if k.learned_variance else "")),
+        ("DDPM's variance", _variance(k)),
         ("schedule", f"T = {s.T}, alpha_bar from {float(s.alpha_bar[1]):.6g} to {float(s.alpha_bar[-1]):.4g}"),
         ("network's time", time),
         ("classes", _classes(k)),
@@ -43,6 +44,14 @@ def _classes(k: Checkpoint) -> str:
     null = "no null label" if k.null_label is None else f"null label {k.null_label}"
     names = f": {', '.join(k.labels[:8])}{', ..' if len(k.labels) > 8 else ''}" if k.labels else ""
     return f"{k.num_classes}, {null}{names}"
+
+
+def _variance(k: Checkpoint) -> str:
+    if k.variance:
+        return f"{k.variance}, predicted: ddim sample and evaluate take it with --sigma-learned"
+    if k.learned_variance:
+        return "predicted, the file does not say as what, so dropped: ddim import --set variance_type=learned_range"
+    return k.variance_type or "not told"
 
 
 def _walk(k: Checkpoint) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ddim
 from ddim.refused import Refused
@@ -39,6 +40,22 @@ def reals(text: str, flag: str) -> list[float]:
         return [float(word) for word in words(text)]
     except ValueError:
         raise Refused(f'{flag} takes numbers like "0,0.5,1", got {text!r}') from None
+
+
+def noise(solver: str, eta: float, *, hat: bool, learned: bool) -> dict[str, Any]:
+    """What `Model.sampler` is told of the noise that steps inject.
+
+    Raises:
+        Refused: several noises at once.
+    """
+    if not (hat or learned):
+        return {"solver": solver, "eta": eta}
+    if hat and learned:
+        raise Refused("--sigma-hat and --sigma-learned are two noises: give one of them")
+    if solver != "ddim" or eta not in ((0.0, 1.0) if learned else (0.0,)):
+        flag = "--sigma-learned is DDPM's noise (eta 1)" if learned else "--sigma-hat is DDPM's noise"
+        raise Refused(f"{flag} in the ddim solver: give it without --eta and --solver")
+    return {"solver": ddim.DDIM(sigma="learned" if learned else "hat")}
 
 
 def words(text: str) -> list[str]:

@@ -59,8 +59,8 @@ class DynamicThreshold(Wrapper):
 def _replace_x0(p: Prediction, x0: Tensor, x_t: Tensor, t: Time | Tensor, process: Process) -> Prediction:
     """The pair with this x0; at t = 0 (nothing to re-derive: x_t is the image) the pair is left as it is."""
     if not isinstance(t, Tensor):
-        return rederive(x0, x_t, process.at(t)) if t > 0 else p
+        return p._replace(x0=x0, eps=rederive(x0, x_t, process.at(t)).eps) if t > 0 else p
     clean = (t == 0).to(x_t.device).view(-1, *([1] * (x_t.ndim - 1)))
     asked = torch.where(t == 0, torch.full_like(t, process.first), t)
     new = rederive(x0, x_t, process.at_batch(asked, x_t))
-    return Prediction(torch.where(clean, p.x0, new.x0), torch.where(clean, p.eps, new.eps))
+    return p._replace(x0=torch.where(clean, p.x0, new.x0), eps=torch.where(clean, p.eps, new.eps))

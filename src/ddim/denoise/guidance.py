@@ -1,7 +1,8 @@
 """Classifier-free guidance as a wrapper: a denoiser that asks twice and extrapolates.
 
 Both answers belong to the same x_t, so any mix of them with weights that add up to 1 is a consistent pair
-again; only `rescale` leaves that plane, and re-derives eps.
+again; only `rescale` leaves that plane, and re-derives eps. A variance is the conditional answer's own: it is no
+direction to go along, and the programs that learn one guide the mean alone.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Guided(Wrapper):
         mixed = Prediction(
             null.x0 + weight * (given.x0 - null.x0),
             null.eps + weight * (given.eps - null.eps),
+            None if both.variance is None else both.variance[: len(x_t)],
         )
         return self._rescaled(mixed, given, t, x_t) if self.rescale else mixed
 
@@ -101,4 +103,4 @@ class Guided(Wrapper):
         change = torch.where(noise > 0, (factor.view(shape) - 1.0) * mixed.x0, torch.zeros_like(mixed.x0))
         # signal x0 + noise eps must still be x_t; at t = 0 there is nothing to guide, x0 is x_t
         slope = torch.where(noise > 0, torch.as_tensor(at.signal).to(x_t) / noise, torch.zeros_like(noise))
-        return Prediction(mixed.x0 + change, mixed.eps - slope * change)
+        return mixed._replace(x0=mixed.x0 + change, eps=mixed.eps - slope * change)

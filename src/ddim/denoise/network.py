@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ddim.denoise.conditions import NONE, Conditions
 from ddim.denoise.protocol import Denoiser, Digest
-from ddim.process import Parameterisation, Prediction, Process, Time, level_at, parameterisation
+from ddim.process import LEARNED_VARIANCES, Parameterisation, Prediction, Process, Time, level_at, parameterisation
 from ddim.refused import Refused
 
 Network = Callable[..., Any]
@@ -39,7 +39,8 @@ class NetworkDenoiser(Denoiser):
         process: the one it was trained on.
         prediction: what it returns: "eps", "x0", "v", "score", "velocity", "edm", or a `Parameterisation`.
         label: from our t ((B,), whole or real) to the network's time input; default t - 1 on a schedule, else t.
-        learned_variance: the network returns 2C channels, of which the second C (the variance) are dropped.
+        learned_variance: the network returns 2C channels, the second C of them a variance: what they mean, one of
+            `ddim.process.LEARNED_VARIANCES`; True where nobody knows, then they are dropped.
 
     At t = 0 the image is clean: x0 is x_t itself and eps what the network says at its cleanest time.
 
@@ -56,8 +57,11 @@ class NetworkDenoiser(Denoiser):
         prediction: str | Parameterisation = "eps",
         *,
         label: Callable[[Tensor], Tensor] | None = None,
-        learned_variance: bool = False,
+        learned_variance: bool | str = False,
     ) -> None:
+        if learned_variance not in (True, False, *LEARNED_VARIANCES):
+            names = ", ".join(LEARNED_VARIANCES)
+            raise Refused(f"`learned_variance` is one of {names}, True or False; got {learned_variance!r}")
         self.network = network
         self.process = process
         self.parameterisation = parameterisation(prediction) if isinstance(prediction, str) else prediction
@@ -78,12 +82,12 @@ class NetworkDenoiser(Denoiser):
             dtype = torch.int64 if self.process.discrete else torch.float64
             times = torch.full((len(x_t),), t if self.process.discrete else asked, dtype=dtype, device=x_t.device)
             p = self._ask(x_t, times, asked, conditions)
-            return p if t > 0 else Prediction(x_t, p.eps)
+            return p if t > 0 else p._replace(x0=x_t)
         times = t.to(x_t.device)
         clean = (times == 0).view(-1, *([1] * (x_t.ndim - 1)))
         asked = torch.where(times == 0, torch.full_like(times, self.process.first), times)
         p = self._ask(x_t, times if self.process.discrete else asked, asked, conditions)
-        return Prediction(torch.where(clean, x_t, p.x0), p.eps)
+        return p._replace(x0=torch.where(clean, x_t, p.x0))
 
     def pinned(self) -> NetworkDenoiser:
         """With the network of this moment, where the network is one that follows another (`engine.Current`)."""
@@ -104,14 +108,19 @@ class NetworkDenoiser(Denoiser):
         shown = self.parameterisation.feed(x_t, level).to(_parameter_dtype(self.network) or x_t.dtype)
         said = self.network(shown, self.label(times), **conditions.arguments)
         out = (said if isinstance(said, Tensor) else said.sample).to(x_t.dtype)  # diffusers' networks return an object
-        return self.parameterisation.decode(self._checked(out, x_t), x_t, level)
+        self._check(out, x_t)
+        p = self.parameterisation.decode(out[:, : x_t.shape[1]] if self.learned_variance else out, x_t, level)
+        return p if self.variance is None else p._replace(variance=out[:, x_t.shape[1] :])
 
-    def _checked(self, out: Tensor, x_t: Tensor) -> Tensor:
+    def _check(self, out: Tensor, x_t: Tensor) -> None:
         expected = x_t.shape if not self.learned_variance else (len(x_t), 2 * x_t.shape[1], *x_t.shape[2:])
         if out.shape != expected:
             hint = "; is it a learned-variance network?" if out.ndim > 1 and out.shape[1] == 2 * x_t.shape[1] else ""
             raise Refused(f"the network returned {tuple(out.shape)} where {tuple(expected)} was expected{hint}")
-        return out[:, : x_t.shape[1]] if self.learned_variance else out
+
+    @property
+    def variance(self) -> str | None:
+        return self.learned_variance if isinstance(self.learned_variance, str) else None
 
     def identify(self, digest: Digest) -> None:
         network: Any = self.network

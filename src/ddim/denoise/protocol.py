@@ -32,6 +32,11 @@ class Denoiser(ABC):
     def invertible(self) -> bool:
         """Whether what it says of x_t loses nothing, so that images can be encoded through it. A clip loses."""
 
+    @property
+    def variance(self) -> str | None:
+        """What the `variance` of its predictions means, see `ddim.process.learned_std`; None where they have none."""
+        return None
+
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Time | Tensor, conditions: Conditions = NONE) -> Prediction: ...
 
@@ -64,6 +69,10 @@ class Wrapper(Denoiser):
     @property
     def invertible(self) -> bool:
         return self.denoise.invertible
+
+    @property
+    def variance(self) -> str | None:
+        return self.denoise.variance
 
     def describe(self) -> dict[str, Any]:
         return self.denoise.describe()

@@ -131,6 +131,7 @@ class Model(Ready):
         told = ToldRule(rule, conditions, self.device)
         network = self.network(precision, compiled)
         bare = guided(self.checkpoint, network, guidance, labelled=label is not None, null=null)
+        method.suits(bare)
         recipe = {
             "weights": self.weights_hash, "reading": self.checkpoint.reading, "tau": list(times),
             "steps": len(times) - 1, "solver": solver if isinstance(solver, str) else repr(solver), "eta": eta,
@@ -138,6 +139,7 @@ class Model(Ready):
             "device": self.device.type, "version": VERSION, **({"compiled": True} if compiled else {}),
             **({} if conditions is None else {"conditions": told.as_json()}),
             **({} if null is None else {"null": nulls_as_json(null)}),
+            **({"variance": bare.variance} if method.needs_variance else {}),
         }  # fmt: skip
         denoise = clipped(self.checkpoint, bare, clip)
         return Sampler(denoise, bare, told, method, times, self.space, self.device, recipe)

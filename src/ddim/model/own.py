@@ -9,7 +9,7 @@ from torch import nn
 
 from ddim.checkpoints import Checkpoint
 from ddim.nets import adapted, weights_hash
-from ddim.process import Schedule
+from ddim.process import LEARNED_VARIANCES, Schedule
 from ddim.refused import Refused
 
 
@@ -18,7 +18,8 @@ class OwnFacts(TypedDict, total=False):
 
     shape: (C, H, W) of one picture, or that of anything else: (C, L) of a signal, (D,) of a vector. prediction: "eps",
     "x0" or "v". num_classes, null_label, labels: real classes 0..K-1, the label that means "any class", their names.
-    clips, data_range, learned_variance, time_scale: see `checkpoints.Checkpoint`; it does not clip unless told.
+    clips, data_range, time_scale: see `checkpoints.Checkpoint`; it does not clip unless told. learned_variance: it
+    returns 2C channels, the second C a variance: what they mean, "learned_range" or "learned"; True where nobody knows.
     """
 
     shape: Required[tuple[int, ...]]
@@ -28,7 +29,7 @@ class OwnFacts(TypedDict, total=False):
     labels: Sequence[str] | None
     clips: bool
     data_range: tuple[float, float]
-    learned_variance: bool
+    learned_variance: bool | str
     time_scale: float
 
 
@@ -41,6 +42,9 @@ def own_checkpoint(network: nn.Module, schedule: Schedule, **facts: Unpack[OwnFa
         raise Refused(f"null_label = {null_label} says that there are classes: give num_classes")
     if labels is not None and len(labels) != num_classes:
         raise Refused(f"{len(labels)} label names for {num_classes} classes")
+    variance = facts.get("learned_variance", False)
+    if variance not in (True, False, *LEARNED_VARIANCES):
+        raise Refused(f"`learned_variance` is one of {', '.join(LEARNED_VARIANCES)}, True or False; got {variance!r}")
     shape = tuple(facts["shape"])
     if not shape or not all(isinstance(side, int) and side > 0 for side in shape):
         raise Refused(f"`shape` is that of one picture, e.g. (3, 32, 32), without the batch; got {facts['shape']}")
@@ -50,6 +54,7 @@ def own_checkpoint(network: nn.Module, schedule: Schedule, **facts: Unpack[OwnFa
         family="own", source=f"{type(network).__name__} in memory", sha256=weights_hash(network.state_dict()),
         num_classes=num_classes,
         null_label=null_label, labels=None if labels is None else tuple(labels),
-        learned_variance=facts.get("learned_variance", False), time_scale=facts.get("time_scale", 1.0),
+        learned_variance=bool(variance), variance_type=variance if isinstance(variance, str) else None,
+        time_scale=facts.get("time_scale", 1.0),
         clips=facts.get("clips", False), data_range=facts.get("data_range", (-1.0, 1.0)),
     )  # fmt: skip

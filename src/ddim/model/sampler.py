@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim.denoise import Conditions, Denoiser, GaussianDenoiser, bound
+from ddim.denoise import Conditions, Denoiser, NetworkDenoiser, bound
 from ddim.engine import undisturbed
 from ddim.pixels import Space
 from ddim.process import noise
@@ -71,7 +71,10 @@ class Sampler:
         Raises:
             Refused: as the solver says.
         """
-        stand_in = GaussianDenoiser(self.denoise.process, 0.0, 1.0)
+        variance = self.denoise.variance or False
+        stand_in = NetworkDenoiser(
+            lambda x, t: torch.zeros(1, 4 if variance else 2), self.denoise.process, "v", learned_variance=variance
+        )
         sample(stand_in, noise([0], (2,)), self.tau, solver=self.solver.rows(slice(0, 1)), seeds=[0])
 
     @torch.no_grad()

@@ -9,12 +9,23 @@ from ddim.process.objective import Objective, diffuse
 from ddim.process.prediction import PARAMETERISATIONS, Parameterisation, Prediction, parameterisation, rederive
 from ddim.process.randomness import MOST_SEEDS, STEP, generator, noise, parse_seeds
 from ddim.process.schedule import Schedule
-from ddim.process.step import PerImage, ddim_step, eta_max, fixedlarge_step, sigma, sigma_hat
+from ddim.process.step import (
+    LEARNED_VARIANCES,
+    PerImage,
+    ddim_step,
+    eta_max,
+    fixedlarge_step,
+    learned_std,
+    learned_step,
+    sigma,
+    sigma_hat,
+)
 from ddim.process.times import SPACINGS, tau
 
 __all__ = [
-    "MOST_SEEDS", "PARAMETERISATIONS", "SPACINGS", "STEP", "AnyLevel", "Continuous", "Level", "Objective",
-    "Parameterisation", "PerImage", "Prediction", "Process", "Schedule", "Time", "ddim_step", "diffuse", "edm",
-    "eta_max", "fixedlarge_step", "flow", "generator", "half_log_snr", "level_at", "noise", "parameterisation",
-    "parse_seeds", "rederive", "sigma", "sigma_hat", "subvp", "tau", "ve", "vp",
+    "LEARNED_VARIANCES", "MOST_SEEDS", "PARAMETERISATIONS", "SPACINGS", "STEP", "AnyLevel", "Continuous", "Level",
+    "Objective", "Parameterisation", "PerImage", "Prediction", "Process", "Schedule", "Time", "ddim_step",
+    "diffuse", "edm", "eta_max", "fixedlarge_step", "flow", "generator", "half_log_snr", "learned_std",
+    "learned_step", "level_at", "noise", "parameterisation", "parse_seeds", "rederive", "sigma", "sigma_hat",
+    "subvp", "tau", "ve", "vp",
 ]  # fmt: skip

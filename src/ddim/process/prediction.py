@@ -19,10 +19,16 @@ ROUNDING = 16  # units in the last place that the sum of two squared roots may b
 
 
 class Prediction(NamedTuple):
-    """Predicted clean image and predicted noise, each (B, *); x_t == signal * x0 + noise * eps."""
+    """Predicted clean image and predicted noise, each (B, *); x_t == signal * x0 + noise * eps.
+
+    Attributes:
+        variance: what the network says of the variance of a step down, (B, *), in its own terms (`learned_std`); None
+            where it says nothing, or nobody knows what it means.
+    """
 
     x0: Tensor
     eps: Tensor
+    variance: Tensor | None = None
 
 
 class Parameterisation(Protocol):

@@ -7,7 +7,7 @@ paper's formulas are those of a^2 + b^2 = 1. sigma depends on (t, s), not on the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
+from math import log, sqrt
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from ddim.refused import Refused
 PerImage = float | Sequence[float]
 """One number for all images, or one an image."""
 
+LEARNED_VARIANCES = ("learned_range", "learned")
+"""What a network's second C channels may mean, by diffusers' names: see `learned_std`."""
 ROUNDING = 1e-12  # relative slack for a sigma that meets its bound exactly, as eta = 1 does with zero terminal SNR
 
 
@@ -111,9 +113,56 @@ def fixedlarge_step(p: Prediction, at_t: Level[float], at_s: Level[float], *, z:
 
     sigma_hat exceeds the legal std, so it never enters the square root; the marginals are not kept.
     """
-    std = sigma(at_t, at_s, 1.0)
-    mean = at_s.signal * p.x0 + _direction(std, at_s, 1.0) * p.eps
-    return mean + sigma_hat(at_t, at_s) * _given(z)
+    return _posterior_mean(p, at_t, at_s) + sigma_hat(at_t, at_s) * _given(z)
+
+
+def learned_step(
+    p: Prediction, at_t: Level[float], at_s: Level[float], kind: str | None, *, z: Tensor | None = None
+) -> Tensor:
+    """One step of DDPM (eta = 1) with the std that the network says, see `learned_std`; no noise on the last one.
+
+    Args:
+        p: the predicted pair with its `variance`, each (B, *).
+        kind: what that means: one of `LEARNED_VARIANCES`.
+
+    Raises:
+        Refused: the network says no variance; noise needed and not given.
+    """
+    mean = _posterior_mean(p, at_t, at_s)
+    if at_s.noise == 0.0:
+        return mean
+    if p.variance is None or kind is None:
+        raise Refused("a step with the learned variance needs a network that predicts one, and this one does not")
+    return mean + learned_std(p.variance, kind, at_t, at_s) * _given(z)
+
+
+def learned_std(said: Tensor, kind: str, at_t: Level[float], at_s: Level[float]) -> Tensor:
+    """std of the injected noise as a network says it (Nichol & Dhariwal, arXiv 2102.09672, eq. 15), (B, *).
+
+    "learned_range": log std^2 = f log beta + (1 - f) log beta_tilde with f = (said + 1)/2, not clamped; beta and
+    beta_tilde are `sigma_hat` and `sigma` (eta = 1), squared, of this very step, also where it skips times.
+    "learned": said is std^2 itself, as diffusers has it.
+
+    Args:
+        said: the network's own numbers, (B, *).
+        at_t, at_s: the levels of both ends of the step; s above the clean image.
+
+    Raises:
+        Refused: another kind; a "learned" variance below 0.
+    """
+    if kind == "learned":
+        if bool((said < 0.0).any()):
+            raise Refused(f"the network says a variance of {float(said.min()):.3g}, below 0: it is no learned variance")
+        return said.sqrt()
+    if kind != "learned_range":
+        raise Refused(f"a learned variance is one of {', '.join(LEARNED_VARIANCES)}, got {kind!r}")
+    small, large = log(sigma(at_t, at_s, 1.0)), log(sigma_hat(at_t, at_s))
+    return torch.exp(small + (said + 1.0) * ((large - small) / 2.0))
+
+
+def _posterior_mean(p: Prediction, at_t: Level[float], at_s: Level[float]) -> Tensor:
+    """Eq. 12's mean under sigma(eta = 1): the posterior's."""
+    return at_s.signal * p.x0 + _direction(sigma(at_t, at_s, 1.0), at_s, 1.0) * p.eps
 
 
 def _direction(std: float, at_s: Level[float], eta: float) -> float:

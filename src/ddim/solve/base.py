@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddim.denoise import Denoiser
 from ddim.process import Prediction, Time
+from ddim.refused import Refused
 
 C = TypeVar("C")
 Past = tuple[tuple[Time, Tensor], ...]
@@ -44,6 +45,11 @@ class Solver(ABC, Generic[C]):
         """Whether steps need fresh noise z."""
         return False
 
+    @property
+    def needs_variance(self) -> bool:
+        """Whether steps use the variance that a network says."""
+        return False
+
     @abstractmethod
     def init(self) -> C:
         """The carry before the first step."""
@@ -51,6 +57,19 @@ class Solver(ABC, Generic[C]):
     @abstractmethod
     def step(self, denoise: Denoiser, x: Tensor, t: Any, s: Any, carry: C, z: Tensor | None) -> Step[C]:
         """x at t -> x at s. z is N(0, 1) noise like x, or None when the solver is not stochastic."""
+
+    def suits(self, denoise: Denoiser) -> None:
+        """Refuse a denoiser that does not say what the steps need.
+
+        Raises:
+            Refused: tells the remedy.
+        """
+        if self.needs_variance and denoise.variance is None:
+            raise Refused(
+                "sigma = 'learned' needs a network that predicts a variance, and this one does not, or nobody knows "
+                "what its second channels mean (then give learned_range: in Python `learned_variance` of the "
+                "denoiser, else the setting variance_type); eta = 1 needs none"
+            )
 
     def rows(self, index: slice) -> Self:
         """The solver for these images of the batch: another one only where numbers are an image's own."""

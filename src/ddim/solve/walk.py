@@ -42,7 +42,8 @@ def trajectory(
     Gradients pass, unless the caller says torch.no_grad.
 
     Raises:
-        Refused: tau not monotone or outside 0..T; a stochastic solver without noise or walking upwards.
+        Refused: tau not monotone or outside 0..T; a stochastic solver without noise or walking upwards; a solver that
+            needs a variance, and a denoiser that says none.
     """
     denoise = bound(denoise, conditions).pinned()
     times = denoise.process.checked(tau)
@@ -54,6 +55,7 @@ def trajectory(
         raise Refused("a stochastic solver cannot walk towards more noise; encode with eta = 0")
     if solver.stochastic and noise is None:
         raise Refused("this solver injects noise (eta or sigma above 0): give seeds, or noise")
+    solver.suits(denoise)
     held = solver.init() if carry is None else carry
     for t, s in pairs:
         z = noise(t) if solver.stochastic and noise is not None else None

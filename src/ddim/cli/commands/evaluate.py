@@ -36,9 +36,12 @@ class Command(
     spacing: str = "uniform"
     """Which times, e.g. uniform,trailing,tuned."""
     also: str = ""
-    """More rows, as SOLVER:ETA:STEPS:SPACING, e.g. "ddim:1:1000:uniform,ddim:hat:1000:uniform"."""
+    """More rows, as SOLVER:ETA:STEPS:SPACING, e.g. "ddim:1:1000:uniform,ddim:hat:1000:uniform".
+    Eta hat is sigma-hat, learned the predicted variance."""
     sigma_hat: bool = True
     """Add the rows of DDPM's larger noise to solver ddim."""
+    sigma_learned: bool = False
+    """Add the rows of the variance that the network predicts."""
     n: Annotated[int | None, options.COUNT] = None
     """Images of each row, of seeds SEED..SEED+COUNT-1. Default: 5000, or a smaller --held-out's, or half of DATA."""
 
@@ -86,7 +89,8 @@ class Command(
         etas, cells = typed.reals(self.eta, "--eta"), []
         if self.steps:
             solvers, spacings = typed.words(self.solver), typed.words(self.spacing)
-            cells = ddim.jobs.table_of(self.step_list(), etas, solvers, spacings, sigma_hat=self.sigma_hat)
+            cells = ddim.jobs.table_of(self.step_list(), etas, solvers, spacings, sigma_hat=self.sigma_hat,
+                                       sigma_learned=self.sigma_learned)  # fmt: skip
         cells += [ddim.jobs.cell_named(text) for text in typed.words(self.also)]
         if not cells:
             raise Refused("no rows: give --steps or --also")

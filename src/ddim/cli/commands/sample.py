@@ -12,8 +12,8 @@ import ddim
 from ddim.cli import options, show, typed
 from ddim.refused import Refused
 
-ORDER = ("model", "weights", "reading", "tau", "steps", "solver", "eta", "sigma_hat", "label", "guidance", "clip",
-         "precision", "batch", "device", "version", "compiled")  # fmt: skip
+ORDER = ("model", "weights", "reading", "tau", "steps", "solver", "eta", "sigma_hat", "variance", "label", "guidance",
+         "clip", "precision", "batch", "device", "version", "compiled")  # fmt: skip
 
 
 @options.command
@@ -34,6 +34,8 @@ class Command(
     """0 is deterministic DDIM, 1 is DDPM; the paper's eta."""
     sigma_hat: bool = False
     """DDPM's larger noise ("fixedlarge") with the paper's D.3 coefficients, in place of --eta."""
+    sigma_learned: bool = False
+    """DDPM (eta 1) with the variance the network predicts, where it does: OpenAI's models, diffusers' learned_range."""
     tau: str | None = None
     """The times themselves, falling to 0, as "981,640,1,0"; in place of --steps and --spacing."""
     solver: str = "ddim"
@@ -71,8 +73,8 @@ class Command(
         for note in settled.notes:
             print(note)
         made = self.sampler(model, **how, compiled=True) if settled.compiled else sampler
-        own = {"model": self.model, "solver": self.solver, "eta": self.eta, "sigma_hat": self.sigma_hat,
-               "label": self.label, "batch": min(settled.batch, len(seeds))}  # fmt: skip
+        own = {"model": self.model, "solver": self.solver, "eta": 1.0 if self.sigma_learned else self.eta,
+               "sigma_hat": self.sigma_hat, "label": self.label, "batch": min(settled.batch, len(seeds))}  # fmt: skip
         known = {**made.recipe, **own, **({"precision": kept} if kept else {})}
         recipe = {name: known[name] for name in ORDER if name in known}
         ddim.jobs.open_job(out, {**recipe, "seeds": self.seeds or f"{seeds[0]}-{seeds[-1]}"})
@@ -99,9 +101,7 @@ class Command(
         return ddim.process.parse_seeds(self.seeds)
 
     def _how(self, model: ddim.Model, seeds: list[int]) -> dict[str, Any]:
-        if self.sigma_hat and (self.eta or self.solver != "ddim"):
-            raise Refused("--sigma-hat is DDPM's noise in the ddim solver: give it without --eta and --solver")
-        noise = {"solver": ddim.DDIM(sigma="hat")} if self.sigma_hat else {"solver": self.solver, "eta": self.eta}
+        noise = typed.noise(self.solver, self.eta, hat=self.sigma_hat, learned=self.sigma_learned)
         tau = None if self.tau is None else typed.numbers(self.tau, "--tau", 'times like "981,640,1,0"')
         label = self.label if self.label == "cycle" else self.classes(model, seeds)
         return {"steps": self.steps, "tau": tau, "label": label, **noise}

@@ -34,17 +34,17 @@ FORMAT = 2  # raise when what a cell stores, or how it is made, changes
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One row of the table. eta None is sigma-hat, DDPM's larger noise."""
+    """One row of the table. eta None is sigma-hat, DDPM's larger noise; "learned" the variance the network predicts."""
 
     solver: str
-    eta: float | None
+    eta: float | str | None
     steps: int
     spacing: str
 
     @property
     def noise_name(self) -> str:
-        """The row's name in the paper's Table 1: its eta, or sigma-hat."""
-        return "sigma-hat" if self.eta is None else f"{self.eta:g}"
+        """The row's name in the paper's Table 1: its eta, or sigma-hat; or sigma-learned."""
+        return f"{self.eta:g}" if isinstance(self.eta, float | int) else f"sigma-{self.eta or 'hat'}"
 
     @property
     def name(self) -> str:
@@ -56,22 +56,26 @@ class Cell:
         Raises:
             Refused: an unknown solver, or an eta it cannot have.
         """
-        if self.eta is not None:
+        if isinstance(self.eta, float | int):
             return solver_named(self.solver, self.eta)
+        if self.eta not in (None, "learned"):
+            raise Refused(f"the noise of a row is an eta, None (sigma-hat) or 'learned', got {self.eta!r}")
         if self.solver != "ddim":
-            raise Refused(f"sigma-hat is a noise of solver 'ddim', not of {self.solver!r}")
-        return DDIM(sigma="hat")
+            raise Refused(f"{self.noise_name} is a noise of solver 'ddim', not of {self.solver!r}")
+        return DDIM(sigma="hat" if self.eta is None else "learned")
 
     def how(self) -> dict[str, Any]:
         """What `Model.sampler` is told to make this row's sampler."""
-        named = {"solver": self.solver, "eta": self.eta} if self.eta is not None else {"solver": self.method()}
+        own = isinstance(self.eta, float | int)
+        named = {"solver": self.solver, "eta": self.eta} if own else {"solver": self.method()}
         return {"steps": self.steps, "spacing": self.spacing, **named}
 
 
 def table_of(
-    steps: Sequence[int], etas: Sequence[float], solvers: Sequence[str], spacings: Sequence[str], *, sigma_hat: bool
-) -> list[Cell]:
-    """All rows: every eta (and sigma-hat) for "ddim", the one noise they have for the other solvers.
+    steps: Sequence[int], etas: Sequence[float], solvers: Sequence[str], spacings: Sequence[str], *, sigma_hat: bool,
+    sigma_learned: bool = False,
+) -> list[Cell]:  # fmt: skip
+    """All rows: every eta (and sigma-hat, and the learned one) for "ddim", the one noise the other solvers have.
 
     Raises:
         Refused: nothing to do, or an impossible solver or eta.
@@ -81,7 +85,8 @@ def table_of(
     cells = []
     for solver in solvers:
         own = [1.0 if solver_named(solver).stochastic else 0.0]
-        noises: list[float | None] = [*etas, *([None] if sigma_hat else [])] if solver == "ddim" else [*own]
+        hat, learned = [None] if sigma_hat else [], ["learned"] if sigma_learned else []
+        noises: list[float | str | None] = [*etas, *hat, *learned] if solver == "ddim" else [*own]
         cells += [Cell(solver, eta, S, spacing) for spacing in spacings for eta in noises for S in steps]
     for cell in cells:
         cell.method()
@@ -95,7 +100,7 @@ def key_of(sampler: Sampler, cell: Cell, seeds: Sequence[int], extractor: Extrac
         "cell": cell.name, "format": FORMAT, "weights": told["weights"], "shape": list(shape),
         "tau": list(sampler.tau), "reading": dict(told["reading"]), "solver": cell.solver, "eta": cell.noise_name,
         "seeds": list(seeds), "settings": {name: told[name] for name in SETTINGS}, "extractor": stamp_of(extractor),
-        **{name: told[name] for name in ("conditions", "null") if name in told},
+        **{name: told[name] for name in ("conditions", "null", "variance") if name in told},
     }  # fmt: skip
 
 

@@ -33,7 +33,8 @@ finite n), and the row "real, held out" shows what they do show. Behind best: th
 the same resamples of seeds in both rows, so that what they share drops out. KID is unbiased. Precision, density: are
 images like real ones; recall and coverage: are all real ones represented. Diversity: mean distance between features.
 Consistency, RMS: distance to the deterministic row of most calls, seed by seed; consistency 0 is the same image, 1 an
-unrelated one. eta 1 is DDPM; sigma-hat is DDPM's larger noise (DDIM appendix D.3)."""
+unrelated one. eta 1 is DDPM; sigma-hat is DDPM's larger noise (DDIM appendix D.3), sigma-learned the variance that
+the network predicts."""
 
 
 def write_report(

@@ -27,14 +27,15 @@ Heard = Callable[[int, str], None]
 
 
 def cell_named(text: str) -> Cell:
-    """The row "SOLVER:ETA:STEPS:SPACING"; eta "hat" is sigma-hat.
+    """The row "SOLVER:ETA:STEPS:SPACING"; eta "hat" is sigma-hat, "learned" the network's own variance.
 
     Raises:
         Refused: it is not written so, or impossible.
     """
     try:
         solver, eta, steps, spacing = text.split(":")
-        cell = Cell(solver, None if eta == "hat" else float(eta), int(steps), spacing)
+        noise = None if eta == "hat" else eta if eta == "learned" else float(eta)
+        cell = Cell(solver, noise, int(steps), spacing)
     except ValueError:
         raise Refused(f"a row is written SOLVER:ETA:STEPS:SPACING, got {text!r}") from None
     cell.method()

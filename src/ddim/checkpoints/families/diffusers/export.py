@@ -14,10 +14,14 @@ from ddim.nets import DiffusersNetwork
 from ddim.refused import Refused
 
 
-def export_checkpoint(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> tuple[str, ...]:
-    """Write a folder that diffusers' DDIMPipeline runs; returns what a user of it should know.
+def export_checkpoint(
+    path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None, variance: bool = False
+) -> tuple[str, ...]:
+    """Write a folder that diffusers runs; returns what a user of it should know.
 
-    A learned variance is left out (its pipeline stops at 2C channels; DDIM does not use it).
+    Args:
+        variance: keep a learned variance: DDPMPipeline samples with it, and DDIMPipeline stops at its 2C channels.
+            Else it is left out, and DDIMPipeline runs the folder.
 
     Raises:
         Refused: a network no diffusers configuration expresses; a class-conditional one for its pipeline
@@ -28,17 +32,21 @@ def export_checkpoint(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.
         reason = next((n for n in checkpoint.notes if "ddim only" in n), "it is no UNet2DModel")
         raise Refused(f"diffusers cannot run this network: {reason}; ddim import writes it for ddim")
     notes = []
-    if checkpoint.learned_variance:
+    if variance and checkpoint.variance is None:
+        raise Refused("there is no learned variance to keep, or nobody knows what it means (the setting variance_type)")
+    if variance:
+        notes.append("with its learned variance it is run by diffusers' DDPMPipeline; DDIMPipeline cannot")
+    elif checkpoint.learned_variance:
         c = checkpoint.shape[0]
         state = dict(own.unet.state_dict())
         state |= {k: state[k][:c] for k in ("conv_out.weight", "conv_out.bias")}
         smaller = filled_unet(own.config | {"out_channels": c}, state, str(path))
         network = DiffusersNetwork(smaller, checkpoint.null_label)
-        checkpoint = replace(checkpoint, network=network, learned_variance=False)
-        notes.append("the learned variance was left out: DDIM does not use it and DDIMPipeline cannot run it")
+        checkpoint = replace(checkpoint, network=network, learned_variance=False, variance_type=None)
+        notes.append("the learned variance was left out: DDIMPipeline cannot run it")
     if checkpoint.num_classes is not None:
         notes.append("DDIMPipeline passes no class labels; call the UNet yourself with class_labels=")
-    if checkpoint.clips:
+    if checkpoint.clips and not variance:
         notes.append("diffusers clips x0 without re-deriving eps: pass use_clipped_model_output=True for our images")
     if checkpoint.data_range != (-1.0, 1.0):
         low, high = checkpoint.data_range

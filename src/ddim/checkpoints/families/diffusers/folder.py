@@ -20,7 +20,7 @@ from ddim.checkpoints.families.diffusers.reader import STEM, shape_of
 from ddim.checkpoints.record import Checkpoint
 from ddim.files import VERSION, sha256, whole_folder, write_json, write_tensors
 from ddim.nets import DiffusersNetwork
-from ddim.process import Schedule
+from ddim.process import LEARNED_VARIANCES, Schedule
 from ddim.refused import Refused
 
 WEIGHTS = f"unet/{STEM}.safetensors"
@@ -103,19 +103,27 @@ def _write(
     write_tensors(folder / WEIGHTS, state, {"format": "pt"})
     version = {"_diffusers_version": diffusers.__version__}
     sampling = {k: meta[k] for k in SAMPLING if k in meta}
+    variance = _variance(network.config, meta)
     facts = {"shape": list(shape_of(network.config, meta)), "data_range": [-1.0, 1.0]} | dict.fromkeys(FACTS[2:])
     table = {"alpha_bar": schedule.alpha_bar.tolist()}
     about = {"ddim_version": VERSION, "prediction": prediction, "sha256": sha256(folder / WEIGHTS)}
     owner = "diffusers" if network.is_plain else "ddim"  # diffusers must not load what it would run wrongly
-    index = {"unet": [owner, network.kind], "scheduler": ["diffusers", "DDIMScheduler"]}
+    method = "DDPM" if variance else "DDIM"
+    index = {"unet": [owner, network.kind], "scheduler": ["diffusers", f"{method}Scheduler"]}
     files = {
         "unet/config.json": {"_class_name": network.kind} | version | network.config,
-        "scheduler/scheduler_config.json": scheduler.write(schedule, prediction, **sampling),
+        "scheduler/scheduler_config.json": scheduler.write(schedule, prediction, variance=variance, **sampling),
         OURS: about | facts | dict(meta) | about | table,
-        "model_index.json": {"_class_name": "DDIMPipeline"} | version | index,
+        "model_index.json": {"_class_name": f"{method}Pipeline"} | version | index,
     }
     for name, content in files.items():
         write_json(folder / name, content)
+
+
+def _variance(config: Mapping[str, Any], meta: Mapping[str, Any]) -> str | None:
+    """The meaning of a learned variance: DDPMScheduler splits it off the network's output, DDIMScheduler cannot."""
+    learned = config["out_channels"] != config["in_channels"]
+    return meta["variance_type"] if learned and meta.get("variance_type") in LEARNED_VARIANCES else None
 
 
 def _kept(value: Tensor, dtype: torch.dtype | None) -> torch.dtype:

@@ -140,18 +140,22 @@ def write(
     spacing: str | None = None,
     steps_offset: int = 0,
     ends_at: int = 0,
+    variance: str | None = None,
 ) -> dict[str, Any]:
     """A DDIMScheduler config. A beta schedule is named where that name gives the table bit for bit.
 
-    spacing defaults to "leading", the only spacing whose steps diffusers computes right for every S, and to
+    variance: what the network's second C channels mean; then it is a DDPMScheduler's config, which alone splits them
+    off. spacing defaults to "leading", the only spacing whose steps diffusers computes right for every S, and to
     "trailing" where only T itself is pure noise (zero terminal SNR).
     """
     import diffusers
 
     if spacing not in SPACINGS:
         spacing = "trailing" if schedule.has_zero_terminal_snr else "leading"
+    kind = {"_class_name": "DDPMScheduler", "variance_type": variance} if variance else {"_class_name": "DDIMScheduler"}
+    ends = {} if variance and ends_at == 0 else {"set_alpha_to_one": ends_at == 0}  # DDPMScheduler has no such field
     return {
-        "_class_name": "DDIMScheduler",
+        **kind,
         "_diffusers_version": diffusers.__version__,
         "num_train_timesteps": schedule.T,
         **named_betas(schedule),
@@ -161,7 +165,7 @@ def write(
         "thresholding": thresholding,
         "dynamic_thresholding_ratio": threshold_quantile,
         "sample_max_value": threshold_maximum,
-        "set_alpha_to_one": ends_at == 0,
+        **ends,
         "steps_offset": steps_offset,
         "timestep_spacing": spacing,
     }

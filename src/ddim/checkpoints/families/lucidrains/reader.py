@@ -86,7 +86,9 @@ def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
         notes.append("auto_normalize = False: the data range is what the images were fed as; assumed -1 to 1")
     notes.append("no diffusers block expresses this network, so the model folder is read by ddim only")
     prediction = _prediction(buffers, given, schedule, notes, where)
-    return Parts(config, state, schedule, prediction, notes, spacing="paper-linear")
+    learned = config["out_channels"] == 2 * config["in_channels"]  # of LearnedGaussianDiffusion, which has one kind
+    variance = "learned_range" if learned else None
+    return Parts(config, state, schedule, prediction, notes, spacing="paper-linear", variance_type=variance)
 
 
 def _weights(value: Any, ema: bool, where: str, notes: list[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -81,7 +81,7 @@ def read(value: Any, settings: Mapping[str, Any], where: str) -> Parts:
         notes,
         spacing="openai",
         time_scale=_time_scale(flags, T, layout, notes),
-        variance_type="learned_range" if layout.out == 2 * layout.channels else "fixed_large",
+        variance_type=_variance(flags, layout, where),
     )
 
 
@@ -209,6 +209,13 @@ def _schedule(flags: Mapping[str, Any], T: int, notes: list[str]) -> Schedule:
     if name == "cosine":
         return Schedule.cosine(T)
     raise Refused(f"noise_schedule {name!r} is unknown; these programs have linear and cosine")
+
+
+def _variance(flags: Mapping[str, Any], layout: Layout, where: str) -> str:
+    small = flag(flags, "sigma_small", False, where=where)
+    if layout.out == 2 * layout.channels:
+        return "learned_range"  # which both programs take whenever sigma is learned
+    return "fixed_small" if small else "fixed_large"
 
 
 def _time_scale(flags: Mapping[str, Any], T: int, layout: Layout, notes: list[str]) -> float:
