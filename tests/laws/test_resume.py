@@ -87,6 +87,7 @@ def test_25_and_35_steps_are_60_steps(data, sixty, tmp_path):
     for name in (
         "unet/diffusion_pytorch_model.safetensors",
         "previews/step-00000040.png",
+        *(f"averages/step-{step:08d}.safetensors" for step in (16, 32, 48, 60)),
     ):
         assert (run / name).read_bytes() == (sixty / name).read_bytes(), name
 

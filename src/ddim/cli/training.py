@@ -42,7 +42,8 @@ def cadence_of(asked: Mapping[str, Any]) -> Cadence:
     for name, low in least.items():
         if asked[name] < low:
             raise Refused(f"`{name}` must be at least {low}, got {asked[name]}")
-    return Cadence(**{name: asked[name] for name in least}, preview_precision=asked["preview_precision"])
+    others = ("preview_precision", "snapshots")
+    return Cadence(**{name: asked[name] for name in (*least, *others)})
 
 
 def recipe_of(asked: Mapping[str, Any], init: Checkpoint | None = None) -> Recipe:
@@ -63,7 +64,7 @@ def words_of(asked: DataclassInstance, ancestor: Mapping[str, Any] | None) -> st
             value = ancestor["source"]
         if value != f.default and f.name != "resume":
             flag = "--" + f.name.replace("_", "-")
-            words += [flag] if value is True else [flag, str(value)]
+            words += [flag] if value is True else [f"--no-{flag[2:]}"] if value is False else [flag, str(value)]
     return shlex.join(words)
 
 

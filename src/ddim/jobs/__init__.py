@@ -33,8 +33,10 @@ from ddim.jobs.evaluate import (
 from ddim.jobs.export import PRECISIONS, export_onnx
 from ddim.jobs.generation import complete, generate, verify, write_npz
 from ddim.jobs.job import Share, open_job, share_of
+from ddim.jobs.posthoc import Averages, Candidate, with_provenance
 from ddim.jobs.settled import Settled, kept_precision, settle
 from ddim.jobs.train import (
+    AVERAGES,
     HOPELESS,
     Cadence,
     Clock,
@@ -61,10 +63,13 @@ from ddim.jobs.train import (
 from ddim.jobs.tuning import Tuned, tune
 
 __all__ = [
+    "AVERAGES",
     "HOPELESS",
     "PRECISIONS",
+    "Averages",
     "Bench",
     "Cadence",
+    "Candidate",
     "Cell",
     "Clock",
     "Denoising",
@@ -127,6 +132,7 @@ __all__ = [
     "train_run",
     "tune",
     "verify",
+    "with_provenance",
     "write_npz",
     "write_report",
 ]

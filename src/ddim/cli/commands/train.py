@@ -20,7 +20,7 @@ class Command(options.OnDevice):
     data: tyro.conf.Positional[str | None] = None
     """A folder of images, a folder per class, a .parquet file, a hub id, or "digits"; with --resume alone the run."""
     out: Path | None = None
-    """The run folder: model, state/, previews/, log.jsonl, tensorboard/."""
+    """The run folder: model, state/, averages/, previews/, log.jsonl, tensorboard/."""
     preset: str | None = None
     """The network: digits (8x8), mnist or grey32 (28x28, 32x32 grey), cifar10-small, colour32, cifar10, 64 or 128.
     Default: by size, or that of --init."""
@@ -77,6 +77,8 @@ class Command(options.OnDevice):
     """auto, fp32, bf16 or fp16; auto is bf16 where the GPU or the CPU computes in it, else fp32. Weights stay fp32."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; the last two are kept."""
+    snapshots: bool = True
+    """Keep averages in RUN/averages for `ddim ema`: however long the run, at most some 26 files of 4 bytes a weight."""
     preview_every: int = 1000
     """Steps between preview pictures; 0 for none."""
     preview_precision: options.Fast = "auto"

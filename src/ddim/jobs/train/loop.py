@@ -86,6 +86,8 @@ def fit(state: TrainState[Any], batch_at: BatchAt, loss: Loss[D], *, max_steps: 
         mean = _accumulate(state, batch_at, loss)
         norm = _apply(state, mean)
         state.ema.update(state.unwrapped)
+        if state.powers is not None:
+            state.powers.update(state.unwrapped)
         state.step += 1
         _watch(state, mean, recipe.batch_size)
         speed = recipe.batch_size / max(time.perf_counter() - begun, 1e-9)

@@ -15,13 +15,17 @@ from ddim.nets import DiffusersNetwork
 
 @dataclass(frozen=True)
 class Cadence:
-    """How far, and how often what is written; no part of the recipe. Counts are optimizer steps; 0 is never."""
+    """How far, and how often what is written; no part of the recipe. Counts are optimizer steps; 0 is never.
+
+    snapshots: keep averages from which others are rebuilt, see `snapshots`.
+    """
 
     max_steps: int
     checkpoint_every: int = 1000
     log_every: int = 50
     preview_every: int = 1000
     preview_precision: str = "auto"
+    snapshots: bool = True
 
 
 @dataclass(frozen=True)

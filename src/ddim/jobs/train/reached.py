@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from ddim.files import read_json
 from ddim.jobs.job import RECIPE
 from ddim.jobs.train.log import LOG, lines
-from ddim.jobs.train.run import STATE, stored_recipe
-from ddim.jobs.train.state import checkpoints, step_of
+from ddim.jobs.train.run import stored_recipe
+from ddim.jobs.train.state import STATE, checkpoints, step_of
 
 
 class Standing(NamedTuple):

@@ -1,7 +1,7 @@
 """A training run as a folder: checkpoints, previews, logs, and the model itself, kept whole at every moment.
 
 RUN is a model folder (docs/checkpoints.md) with the averaged weights; beside them lie state/ (checkpoints and
-the recipe), previews/, log.jsonl and tensorboard/.
+the recipe), averages/ (see `snapshots`), previews/, log.jsonl and tensorboard/.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from ddim.checkpoints import save_folder
 from ddim.data import Batches
 from ddim.files import Hold, alone, is_temporary, sweep, write_text
 from ddim.jobs.job import RECIPE
@@ -23,12 +22,21 @@ from ddim.jobs.train.loss import Denoising
 from ddim.jobs.train.plan import Cadence, Plan
 from ddim.jobs.train.previews import PREVIEWS, preview
 from ddim.jobs.train.recipe import difference, read_recipe
-from ddim.jobs.train.state import TrainState, begin_from, checkpoints, load_checkpoint, new_state, save_checkpoint
+from ddim.jobs.train.saved import checkpoint
+from ddim.jobs.train.snapshots import AVERAGES, follow, keep_snapshot
+from ddim.jobs.train.state import (
+    STATE,
+    TrainState,
+    begin_from,
+    checkpoints,
+    load_checkpoint,
+    new_state,
+)
 from ddim.nets import DiffusersNetwork
 from ddim.refused import Refused
 
-STATE, MODEL = "state", "model_index.json"
-BARE = (STATE, LOG, PREVIEWS, BOARD)  # all there is in a run before its first checkpoint
+MODEL = "model_index.json"
+BARE = (STATE, LOG, PREVIEWS, BOARD, AVERAGES)  # all there is in a run before its first checkpoint
 
 
 def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState[DiffusersNetwork]:
@@ -180,6 +188,7 @@ def train_run(
     main = state.accelerator.is_main_process
     log = Log(plan.run, state.step) if main else None
     begun = state.step
+    follow(plan.run, state, cadence.snapshots)
     try:
         for p in fit(state, batches, Denoising.of(plan.recipe), max_steps=cadence.max_steps):
             if log is not None and _due(p.step, cadence.log_every):
@@ -189,6 +198,8 @@ def train_run(
                 log.picture(preview(plan, state, cadence.preview_precision), p.step)
             if last or _due(p.step, cadence.checkpoint_every):
                 checkpoint(plan, state)
+            elif main:
+                keep_snapshot(plan.run, state, due_only=True)
             yield p
             if last:
                 break
@@ -217,27 +228,3 @@ def _agreed(state: TrainState[DiffusersNetwork], stop: bool) -> bool:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def checkpoint(plan: Plan, state: TrainState[DiffusersNetwork]) -> None:
-    """Save the state, then the averaged weights as a model folder in RUN."""
-    if state.accelerator.is_main_process:
-        save_checkpoint(plan.run / STATE, state)
-        export(plan, state)
-    state.accelerator.wait_for_everyone()
-
-
-def export(plan: Plan, state: TrainState[DiffusersNetwork]) -> None:
-    """RUN as a model folder with the averaged weights."""
-    meta: dict[str, Any] = {
-        **plan.facts,
-        "provenance": {
-            "command": plan.command, "data": plan.images.report.source, "data_sha256": plan.images.report.sha256,
-            "images": len(plan.images), "steps": state.step, "preset": plan.preset, "weights": "ema",
-            "recipe": plan.recipe.as_dict(),
-            **({"init": dict(plan.descent)} if plan.descent is not None else {}),
-        },
-    }  # fmt: skip
-    schedule = plan.recipe.noise_schedule()
-    with state.ema.applied(state.unwrapped):
-        save_folder(plan.run, state.unwrapped.unet, schedule, prediction=plan.recipe.prediction, meta=meta)

@@ -21,7 +21,7 @@ import torch
 from ddim.engine import pick_device, pick_precision
 from ddim.files import Hold, whole_file
 from ddim.jobs.train.recipe import Pace, Recipe
-from ddim.nets import DiffusersNetwork, Ema, build
+from ddim.nets import DiffusersNetwork, Ema, Powers, build
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ddim.checkpoints import Checkpoint
 
-KEPT = 2  # checkpoints
+STATE, KEPT = "state", 2  # the folder of a run's checkpoints; how many
 DEVICE = "ACCELERATE_TORCH_DEVICE"  # the one way accelerate is told a device by its number
 FREE = ("sample_size", "dropout", "num_class_embeds")  # what does not change the network, or shows in its weights
 M = TypeVar("M", bound=torch.nn.Module)
@@ -38,7 +38,10 @@ _NAME = re.compile(r"step-(\d{8})\.pt")
 
 @dataclass
 class TrainState(Generic[M]):
-    """A run at one step. `network` is what accelerate prepared, `unwrapped` the module itself."""
+    """A run at one step. `network` is what accelerate prepared, `unwrapped` the module itself.
+
+    powers: averages of which snapshots are kept; None where nobody wants them.
+    """
 
     unwrapped: M
     network: torch.nn.Module
@@ -51,6 +54,7 @@ class TrainState(Generic[M]):
     best_loss: float = math.inf
     high_steps: int = 0
     hold: Hold | None = None
+    powers: Powers | None = None
 
 
 def resolve_precision(precision: str, device: str = "auto") -> str:
@@ -194,6 +198,7 @@ def save_checkpoint(folder: Path, state: TrainState[Any]) -> Path:
         "optimizer": state.optimizer.state_dict(),
         "ema": state.ema.shadow,
         "ema_updates": state.ema.updates,
+        "powers": state.powers.state_dict() if state.powers is not None else None,
         "scaler": scaler.state_dict() if scaler is not None else None,
         "step": state.step,
         "losses": [state.smooth_loss, state.best_loss, state.high_steps],
@@ -231,6 +236,8 @@ def load_checkpoint(path: Path, state: TrainState[Any]) -> None:
             value.copy_(content["ema"][name])
         state.ema.updates, state.step = content["ema_updates"], content["step"]
         state.smooth_loss, state.best_loss, state.high_steps = content["losses"]
+        if content.get("powers"):  # a run of an older version has none
+            state.powers = Powers.of(state.unwrapped, content["powers"])
         if state.accelerator.scaler is not None and content["scaler"]:
             state.accelerator.scaler.load_state_dict(content["scaler"])
     except (RuntimeError, KeyError, EOFError, OSError, pickle.UnpicklingError, ValueError) as error:
