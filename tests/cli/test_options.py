@@ -16,6 +16,7 @@ from ddim.cli.options import DEFAULT
 from ddim.refused import Refused
 
 CLI = Path(package.__file__).parent / "cli"
+SHARED = [CLI / "options.py", CLI / "pictures.py", CLI / "steered.py"]
 COMMAND_FILES = sorted(p for p in (CLI / "commands").glob("*.py") if p.name != "__init__.py")
 
 OWN_MEANING = {
@@ -54,7 +55,7 @@ def documented(path):
 
 
 def test_no_option_is_documented_twice():
-    files = [CLI / "options.py", CLI / "pictures.py", *COMMAND_FILES]
+    files = [*SHARED, *COMMAND_FILES]
     found = [(name, text) for path in files for name, text in documented(path)]
     assert len(found) > 100, "the reader of fields reads"
     texts = Counter(text for _, text in found)
@@ -65,12 +66,12 @@ def test_no_option_is_documented_twice():
 
 def test_every_option_of_every_command_has_help():
     texts = defaultdict(set)
-    for path in [CLI / "options.py", CLI / "pictures.py", *COMMAND_FILES]:
+    for path in [*SHARED, *COMMAND_FILES]:
         for name, _ in documented(path):
             texts[path.stem].add(name)
     for name in COMMANDS:
         command = command_of(name)
-        told = texts["options"] | texts["pictures"] | texts[command.__module__.rpartition(".")[2]]
+        told = set.union(*(texts[path.stem] for path in SHARED)) | texts[command.__module__.rpartition(".")[2]]
         assert {f.name for f in dataclasses.fields(command)} <= told, name
 
 

@@ -59,7 +59,8 @@ class OfModel:
     def sampler(self, model: ddim.Model, **how: Any) -> ddim.Sampler:
         """Everything that decides an image: the options of the same names as `Model.sampler`'s, and `how` over them."""
         names = ("spacing", "guidance", "clip", "precision")
-        return model.sampler(**{name: getattr(self, name) for name in names if hasattr(self, name)} | how)
+        own = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        return model.sampler(**own | getattr(self, "steering", {}) | how)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,14 +198,6 @@ class Labelled:
         named = None if text is None else typed.classes(text, self.names(model), "--label", self.LABELS)
         found = model.labels(named, len(items))
         return None if found is None else dict(zip(items, found.tolist(), strict=True))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steered:
-    """How strongly the class is followed."""
-
-    guidance: float = 1.0
-    """Weight of classifier-free guidance; 1 is the plain conditional network."""
 
 
 @dataclass(frozen=True, kw_only=True)

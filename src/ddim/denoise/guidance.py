@@ -7,7 +7,6 @@ direction to go along, and the programs that learn one guide the mean alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from ddim.denoise.conditions import NONE, Conditions
 from ddim.denoise.protocol import Wrapper
+from ddim.denoise.weights import Interval, acts, refuse_weight, weight_at
 from ddim.process import Prediction, Time, level_at
 from ddim.refused import Refused
 
@@ -26,7 +26,7 @@ class Guided(Wrapper):
     """eps = eps(null) + weight (eps(label) - eps(null)), and x0 alike (Ho & Salimans, arXiv 2207.12598, eq. 6).
 
     That paper writes w for our weight - 1: weight 1 is the plain conditional network, 0 the unconditional one.
-    One network call of 2B rows a step (B rows where guidance is off).
+    One network call of 2B rows a step, which counts as two (B rows where guidance is off, one).
 
     Args:
         denoise: a conditional denoiser.
@@ -46,23 +46,18 @@ class Guided(Wrapper):
     weight: float
     null_label: int | Mapping[str, int | Tensor]
     rescale: float = 0.0
-    interval: tuple[Time, Time] | None = None
+    interval: Interval | None = None
 
     def __post_init__(self) -> None:
-        if getattr(self.weight, "ndim", 0) or isinstance(self.weight, list | tuple):
-            raise Refused(f"`guidance` is one number for all images, got {self.weight}")
-        if not math.isfinite(self.weight):
-            raise Refused(f"the guidance weight must be finite, got {self.weight}; 1 is the plain network")
+        refuse_weight(self.weight, self.interval)
         if not 0.0 <= self.rescale <= 1.0:
             raise Refused(f"rescale must lie in 0..1, got {self.rescale}")
-        if self.interval is not None and self.interval[0] > self.interval[1]:
-            raise Refused(f"the guidance interval {self.interval} is empty: its low end is above its high end")
 
     def __call__(self, x_t: Tensor, t: Time | Tensor, conditions: Conditions = NONE) -> Prediction:
         nulls = self.null_label if isinstance(self.null_label, Mapping) else {"label": self.null_label}
         if not set(nulls) <= set(conditions.per_image):
             raise Refused(f"guidance with weight {self.weight} needs a {', '.join(nulls)} for every image")
-        weight = self._weight(t, x_t)
+        weight = weight_at(self.weight, self.interval, t, x_t)
         if isinstance(weight, float) and weight == 1.0:
             return self.denoise(x_t, t, conditions)
         both = self.denoise(
@@ -83,14 +78,8 @@ class Guided(Wrapper):
         interval = None if self.interval is None else list(self.interval)
         return {**self.denoise.describe(), "guidance": self.weight, "rescale": self.rescale, "interval": interval}
 
-    def _weight(self, t: Time | Tensor, like: Tensor) -> float | Tensor:
-        if self.interval is None:
-            return float(self.weight)
-        low, high = self.interval
-        if not isinstance(t, Tensor):
-            return float(self.weight) if low <= t <= high else 1.0
-        inside = ((t >= low) & (t <= high)).to(like.device).view(-1, *([1] * (like.ndim - 1)))
-        return torch.where(inside, torch.as_tensor(self.weight).to(like), torch.ones((), device=like.device).to(like))
+    def calls_at(self, t: Time | Tensor) -> int:
+        return self.denoise.calls_at(t) * (2 if acts(self.weight, self.interval, t) else 1)
 
     def _rescaled(self, mixed: Prediction, given: Prediction, t: Time | Tensor, x_t: Tensor) -> Prediction:
         if x_t[0].numel() < 2:

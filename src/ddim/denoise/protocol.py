@@ -52,6 +52,10 @@ class Denoiser(ABC):
         """The denoiser for one walk: what has to be looked at (weights that may have changed) is looked at now."""
         return self
 
+    def calls_at(self, t: Time | Tensor) -> int:
+        """Network calls an image that asking it at t takes: 1, unless it asks more than once, or several networks."""
+        return 1
+
     def identify(self, digest: Digest) -> None:  # noqa: B027  an oracle has no weights to tell
         """Feed what tells its weights from others."""
 
@@ -82,6 +86,9 @@ class Wrapper(Denoiser):
 
     def pinned(self) -> Self:
         return replace(self, denoise=self.denoise.pinned())
+
+    def calls_at(self, t: Time | Tensor) -> int:
+        return self.denoise.calls_at(t)
 
     def identify(self, digest: Digest) -> None:
         self.denoise.identify(digest)

@@ -22,10 +22,11 @@ from ddim.model.asked import (
     times_asked,
     times_named,
 )
+from ddim.model.beside import Steering, Weight
 from ddim.model.own import OwnFacts, own_checkpoint
 from ddim.model.ready import Ready
 from ddim.model.sampler import Sampler
-from ddim.model.told import How, Nulls, Told, ToldRule, clipped, guided, nulls_as_json, refuse_untold
+from ddim.model.told import How, Nulls, Told, ToldRule, clipped, guided, refuse_untold
 from ddim.process import Schedule
 from ddim.solve import Solver
 from ddim.uses import Latents, Method, Tell
@@ -91,21 +92,13 @@ class Model(Ready):
         return bound(clipped(self.checkpoint, bare, clip), labels(label))
 
     def sampler(
-        self,
-        *,
-        steps: int | None = None,
-        spacing: str | Sequence[int] = "uniform",
-        tau: Sequence[int] | None = None,
-        solver: str | Solver[Any] = "ddim",
-        eta: Eta = 0.0,
-        label: Labels = None,
-        conditions: Told | None = None,
-        guidance: float = 1.0,
-        null: Nulls | None = None,
-        clip: bool | None = None,
-        precision: str = "fp32",
-        compiled: bool = False,
-    ) -> Sampler:
+        self, *, steps: int | None = None, spacing: str | Sequence[int] = "uniform", tau: Sequence[int] | None = None,
+        solver: str | Solver[Any] = "ddim", eta: Eta = 0.0,
+        label: Labels = None, conditions: Told | None = None,
+        guidance: Weight = 1.0, interval: tuple[int, int] | None = None, guide: Ready | None = None,
+        null: Nulls | None = None, early: Ready | None = None, at: int | None = None,
+        clip: bool | None = None, precision: str = "fp32", compiled: bool = False,
+    ) -> Sampler:  # fmt: skip
         """Everything that decides an image, composed once; `.sample(seeds)`, `.encode(x)`, `.decode(z)`, `.recipe`.
 
         Args:
@@ -117,7 +110,13 @@ class Model(Ready):
             conditions: what else a network of your own takes, by name, one row an image or shared by all; or a rule
                 seeds -> `Conditions`, for jobs, which make batches.
             guidance, null: weight of classifier-free guidance, and what stands for "no condition", by name, where
-                that is not the class alone: {"text": tensor of the shape of one row}.
+                that is not the class alone: {"text": tensor of the shape of one row}. "tuned" takes the weight and
+                interval that `ddim tune` saved for this solver, number of steps and guide.
+            guide: another model by which to guide in place of the null label (arXiv 2406.02507): an early checkpoint
+                of the same run, or a smaller network; of the same process, shape and classes. See `Autoguided`.
+            interval: (low, high), guide only while low <= t <= high.
+            early, at: another model, of the same process, shape and classes, for t > at. See `Stitched`. Without `at`
+                the hand-over that `ddim tune` saved.
             clip, precision, compiled: see `denoiser`.
 
         Raises:
@@ -126,22 +125,27 @@ class Model(Ready):
         eta = eta_asked(eta)
         method = solver_asked(solver, eta)
         times = times_asked(self.checkpoint, steps, spacing, tau, solver)
-        refuse_untold(self.checkpoint, conditions)
         rule = LabelRule(label, self.num_classes, self.null_label, self.device)
         told = ToldRule(rule, conditions, self.device)
-        network = self.network(precision, compiled)
-        bare = guided(self.checkpoint, network, guidance, labelled=label is not None, null=null)
+        steering = Steering.of(
+            self, guidance, interval, guide, null, early, at, labelled=label is not None, steps=len(times) - 1,
+            solver=solver if isinstance(solver, str) else "ddim",
+        )  # fmt: skip
+        for one in (self, guide, early):
+            if one is not None:
+                refuse_untold(one.checkpoint, conditions)
+        bare, denoise = steering.denoisers(
+            self, labelled=label is not None, clip=clip, precision=precision, compiled=compiled
+        )
         method.suits(bare)
         recipe = {
             "weights": self.weights_hash, "reading": self.checkpoint.reading, "tau": list(times),
             "steps": len(times) - 1, "solver": solver if isinstance(solver, str) else repr(solver), "eta": eta,
-            "label": rule.as_json(), "guidance": guidance, "clip": clip, "precision": self.runs_in(precision),
+            "label": rule.as_json(), "guidance": steering.weight, "clip": clip, "precision": self.runs_in(precision),
             "device": self.device.type, "version": VERSION, **({"compiled": True} if compiled else {}),
-            **({} if conditions is None else {"conditions": told.as_json()}),
-            **({} if null is None else {"null": nulls_as_json(null)}),
+            **({} if conditions is None else {"conditions": told.as_json()}), **steering.as_json(),
             **({"variance": bare.variance} if method.needs_variance else {}),
         }  # fmt: skip
-        denoise = clipped(self.checkpoint, bare, clip)
         return Sampler(denoise, bare, told, method, times, self.space, self.device, recipe)
 
     def sample(
@@ -154,8 +158,8 @@ class Model(Ready):
             n, seed: seeds seed..seed+n-1; or `seeds`: these; or `latents`: start from these x_T (n, C, H, W).
             batch_size: images a network call; does not change the noise of any image.
             progress: called with the network calls done and those of the whole walk, each counted once an image.
-            how: steps, spacing, tau, solver, eta, label, conditions, guidance, null, clip, precision, compiled: see
-                `sampler`.
+            how: steps, spacing, tau, solver, eta, label, conditions, guidance, interval, guide, null, early, at, clip,
+                precision, compiled: see `sampler`.
 
         Raises:
             Refused: combinations that make no sense, with the numbers.
@@ -168,7 +172,7 @@ class Model(Ready):
     ) -> Latents:
         """Latents of images x (n, C, H, W) in [-1, 1]; see `ddim.encode`. Never clips: that has no inverse.
 
-        progress: see `ddim.encode`. how: steps, spacing, tau, label, conditions, guidance, null, precision: see
+        progress: see `ddim.encode`. how: steps, spacing, tau, label, conditions, guidance, null, precision, ..: see
         `sampler`.
         """
         return self.sampler(**how).encode(x, method, progress=progress)
@@ -176,7 +180,7 @@ class Model(Ready):
     def decode(self, latents: Latents | Tensor, **how: Unpack[How]) -> Tensor:
         """Images of latents; with `Latents`, their own times unless others are given (then it warns).
 
-        how: steps, spacing, tau, label, conditions, guidance, null, precision: see `sampler`.
+        how: steps, spacing, tau, label, conditions, guidance, null, precision, ..: see `sampler`.
         """
         spacing = how.get("spacing", "uniform")
         named = isinstance(spacing, str) and spacing == "uniform"

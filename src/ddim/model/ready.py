@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ddim import engine
-from ddim.checkpoints import Checkpoint, save_tuned
+from ddim.checkpoints import Checkpoint, guidance_key, handover_key, keep_tuned, save_tuned
+from ddim.files import digest
 from ddim.model.asked import labels_of
 from ddim.model.saving import save_model
 from ddim.nets import weights_hash
@@ -47,6 +48,11 @@ class Ready:
         if self._loaded == engine.weight_sums(network):
             return self.checkpoint.sha256
         return weights_hash(network.state_dict())
+
+    @property
+    def identity(self) -> str:
+        """A short hash of the weights as they are and of how they are read."""
+        return digest([self.weights_hash, self.reading])
 
     @property
     def reading(self) -> Mapping[str, Any]:
@@ -105,9 +111,33 @@ class Ready:
         Raises:
             Refused: the model is no folder.
         """
+        return save_tuned(self._kept_in("times"), solver, tuple(times), self.checkpoint.identity)
+
+    def save_guidance(
+        self, weight: float, interval: tuple[int, int] | None, *, solver: str, steps: int, guide: Ready | None = None
+    ) -> Path:
+        """Keep a weight and its interval: `sampler(guidance="tuned")` takes them for this solver, steps and guide.
+
+        Raises:
+            Refused: the model is no folder.
+        """
+        key = guidance_key(solver, steps, None if guide is None else guide.identity)
+        found = {"guidance": weight, "interval": None if interval is None else list(interval)}
+        return keep_tuned(self._kept_in("guidance"), key, found, self.checkpoint.identity)
+
+    def save_handover(self, at: int, early: Ready, *, solver: str, steps: int) -> Path:
+        """Keep a hand-over: `sampler(early=early)` takes it for this solver and number of steps.
+
+        Raises:
+            Refused: the model is no folder.
+        """
+        key = handover_key(solver, steps, early.identity)
+        return keep_tuned(self._kept_in("a hand-over"), key, {"at": at}, self.checkpoint.identity)
+
+    def _kept_in(self, what: str) -> Path:
         if self.folder is None:
-            raise Refused(f"{self.checkpoint.source} is no model folder to keep times in")
-        return save_tuned(self.folder, solver, tuple(times), self.checkpoint.identity)
+            raise Refused(f"{self.checkpoint.source} is no model folder to keep {what} in")
+        return self.folder
 
     def labels(self, label: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:
         """One class an image, int64 (n,), or None for an unconditional network or the null label.

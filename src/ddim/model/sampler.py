@@ -5,17 +5,18 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddim.denoise import Conditions, Denoiser, NetworkDenoiser, bound
+from ddim.denoise import Conditions, Denoiser, bound
 from ddim.engine import undisturbed
 from ddim.pixels import Space
 from ddim.process import noise
 from ddim.refused import Refused
-from ddim.solve import Solver, Step, sample, step_noise, trajectory
+from ddim.solve import Solver, Step, asked, step_noise, trajectory
 from ddim.uses import Latents, Method, Tell, decode, encode
 
 ConditionRule = Callable[[Sequence[int]], Conditions]
@@ -45,14 +46,24 @@ class Sampler:
     recipe: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        names = ("solver", "eta", "label", "conditions", "guidance")
+        names = ("solver", "eta", "label", "conditions", "guidance", "interval", "guide", "early", "at")
         told = ", ".join(f"{name}={reprlib.repr(self.recipe[name])}" for name in names if name in self.recipe)
         return f"Sampler({len(self.tau) - 1} steps, {told})"
 
-    @property
+    @cached_property
     def calls(self) -> int:
-        """Network calls an image takes."""
-        return self.solver.calls(self.tau)
+        """Network calls an image takes: those of guidance, and of any network that answers, are counted."""
+        if all(self.denoise.calls_at(t) == 1 for t in self.tau):
+            return self.solver.calls(self.tau)
+        return sum(map(self.denoise.calls_at, self.asked()))
+
+    def asked(self) -> tuple[Any, ...]:
+        """The times at which a walk asks the denoiser, one a call; nothing is asked of the network here.
+
+        Raises:
+            Refused: what this solver cannot do on these times.
+        """
+        return asked(self.denoise, self.solver, self.tau)
 
     def start(self, seeds: Sequence[int]) -> Tensor:
         """x at tau[0] for these seeds, (B, *state_shape): pure noise of the size it has there."""
@@ -71,11 +82,7 @@ class Sampler:
         Raises:
             Refused: as the solver says.
         """
-        variance = self.denoise.variance or False
-        stand_in = NetworkDenoiser(
-            lambda x, t: torch.zeros(1, 4 if variance else 2), self.denoise.process, "v", learned_variance=variance
-        )
-        sample(stand_in, noise([0], (2,)), self.tau, solver=self.solver.rows(slice(0, 1)), seeds=[0])
+        self.asked()
 
     @torch.no_grad()
     def call(self, seeds: Sequence[int]) -> None:

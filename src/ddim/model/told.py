@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
 from ddim.checkpoints import Checkpoint
-from ddim.denoise import NONE, Conditions, Denoiser, Guided
+from ddim.denoise import NONE, Conditions, Denoiser, Guided, Interval
 from ddim.model.asked import Eta, LabelRule, Labels
+from ddim.model.ready import Ready
 from ddim.nets import OwnNetwork
 from ddim.refused import Refused
 from ddim.solve import Solver
@@ -32,8 +33,12 @@ class How(TypedDict, total=False):
     eta: Eta
     label: Labels
     conditions: Told | None
-    guidance: float
+    guidance: float | Literal["tuned"]
+    interval: tuple[int, int] | None
+    guide: Ready | None
     null: Nulls | None
+    early: Ready | None
+    at: int | None
     clip: bool | None
     precision: str
     compiled: bool
@@ -69,23 +74,40 @@ def refuse_untold(checkpoint: Checkpoint, more: Told | None) -> None:
         raise Refused("this model's network takes a `label` and no other `conditions`; one of your own may take any")
 
 
-def guided(checkpoint: Checkpoint, network: Any, weight: float, *, labelled: bool, null: Nulls | None) -> Denoiser:
+def refuse_no_number(weight: Any) -> None:
+    """A weight of guidance that is not one number for all images.
+
+    Raises:
+        Refused: shows it.
+    """
+    if isinstance(weight, str):
+        raise Refused(f'`guidance` is a number, or "tuned"; got {weight!r}')
+    if getattr(weight, "ndim", 0) or isinstance(weight, Sequence):
+        raise Refused(f"`guidance` is one number for all images, got {weight}")
+
+
+def guided(
+    checkpoint: Checkpoint, network: Any, weight: float, *, labelled: bool, null: Nulls | None,
+    interval: Interval | None = None,
+) -> Denoiser:  # fmt: skip
     """The network as a denoiser under classifier-free guidance; itself at weight 1.
 
     Raises:
         Refused: guidance without anything to leave out, or a weight that is not one number.
     """
     denoise: Denoiser = checkpoint.denoiser(network)
-    if getattr(weight, "ndim", 0) or isinstance(weight, Sequence):
-        raise Refused(f"`guidance` is one number for all images, got {weight}")
+    refuse_no_number(weight)
     if float(weight) == 1.0:
         return denoise
     if null is not None:
-        return Guided(denoise, float(weight), null)
+        return Guided(denoise, float(weight), null, interval=interval)
     if not labelled or checkpoint.null_label is None:
         need = "a label" if checkpoint.null_label is not None else "a model trained with label dropout"
-        raise Refused(f"guidance = {weight} needs {need}, or `null`: what stands for no condition, by name")
-    return Guided(denoise, float(weight), checkpoint.null_label)
+        raise Refused(
+            f"guidance = {weight} needs {need}, or `null`: what stands for no condition, by name; "
+            "or a `guide`, another model"
+        )
+    return Guided(denoise, float(weight), checkpoint.null_label, interval=interval)
 
 
 def clipped(checkpoint: Checkpoint, denoise: Denoiser, clip: bool | None) -> Denoiser:

@@ -12,9 +12,9 @@ from ddim.solve.heun import Heun
 from ddim.solve.implicit import Implicit, Solved
 from ddim.solve.named import SOLVERS, solver_named
 from ddim.solve.unipc import UniPC
-from ddim.solve.walk import end_of, sample, step_noise, trajectory
+from ddim.solve.walk import asked, end_of, sample, step_noise, trajectory
 
 __all__ = [
     "AB", "DDIM", "PLMS", "SOLVERS", "Coupled", "DPMSolverPP", "Heun", "Implicit", "Older", "Solved", "Solver", "Step",
-    "UniPC", "end_of", "gamma_for", "sample", "solver_named", "step_noise", "trajectory",
+    "UniPC", "asked", "end_of", "gamma_for", "sample", "solver_named", "step_noise", "trajectory",
 ]  # fmt: skip

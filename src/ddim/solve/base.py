@@ -21,7 +21,10 @@ Past = tuple[tuple[Time, Tensor], ...]
 
 
 class Step(NamedTuple, Generic[C]):
-    """What one step did: x at s (B, *), what survives it, its first prediction (at t), the network calls it took."""
+    """What one step did: x at s (B, *), what survives it, its first prediction (at t), the calls it took.
+
+    A solver counts calls of the denoiser, `trajectory` those of the network: two where guidance asks twice.
+    """
 
     x: Tensor
     carry: C
@@ -83,5 +86,5 @@ class Solver(ABC, Generic[C]):
         """
 
     def calls(self, tau: Sequence[Any]) -> int:
-        """Network calls of a walk over these times; one a step unless a solver says otherwise."""
+        """Calls of the denoiser in a walk over these times; one a step unless a solver says otherwise."""
         return len(tau) - 1

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from ddim.denoise import NONE, Conditions, Denoiser, bound, labels
-from ddim.process import STEP, noise
+from ddim.denoise import NONE, Conditions, Denoiser, NetworkDenoiser, Wrapper, bound, labels
+from ddim.process import STEP, Prediction, Time, noise
 from ddim.refused import Refused
 from ddim.solve.base import Solver, Step
 from ddim.solve.ddim import DDIM
 
 C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class _Noted(Wrapper):
+    """The same denoiser; the time of every call is noted."""
+
+    times: list[Time | Tensor]
+
+    def __call__(self, x_t: Tensor, t: Time | Tensor, conditions: Conditions = NONE) -> Prediction:
+        self.times.append(t)
+        return self.denoise(x_t, t, conditions)
 
 
 def trajectory(
@@ -29,6 +41,8 @@ def trajectory(
     conditions: Conditions = NONE,
 ) -> Iterator[Step[C]]:
     """Walk tau pair by pair from x at tau[0], yielding every step: the state it led to, and what it cost.
+
+    A solver counts what it asks of the denoiser; a step's calls here are the network's (`Denoiser.calls_at`).
 
     Args:
         denoise: x_t (B, *), t -> Prediction.
@@ -59,9 +73,23 @@ def trajectory(
     held = solver.init() if carry is None else carry
     for t, s in pairs:
         z = noise(t) if solver.stochastic and noise is not None else None
-        step = solver.step(denoise, x, t, s, held, z)
+        noted = _Noted(denoise, [])
+        step = solver.step(noted, x, t, s, held, z)
         x, held = step.x, step.carry
-        yield step
+        yield step._replace(calls=sum(map(denoise.calls_at, noted.times)))
+
+
+def asked(denoise: Denoiser, solver: Solver[Any], tau: Sequence[Any]) -> tuple[Any, ...]:
+    """The times at which a walk asks a denoiser, one a call: found by a walk with a stand-in, of two numbers.
+
+    Raises:
+        Refused: what this solver cannot do on these times, or with this denoiser.
+    """
+    more = denoise.variance or False
+    silent = NetworkDenoiser(lambda x, t: torch.zeros(1, 4 if more else 2), denoise.process, "v", learned_variance=more)
+    stand_in = _Noted(silent, [])
+    sample(stand_in, noise([0], (2,)), tau, solver=solver.rows(slice(0, 1)), seeds=[0])
+    return tuple(stand_in.times)
 
 
 def end_of(walk: Iterator[Step[Any]]) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import ddim
-from ddim.cli import options, results, show, typed
+from ddim.cli import options, results, show, steered, typed
 from ddim.files import free_folder
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ COLUMNS = ("eta", "S", "RMS to long", "same latent / other latent")
 
 @options.command
 class Command(
-    options.OnDevice, options.Quick, options.Steered, options.Labelled, options.Spaced, options.ManySteps,
+    options.OnDevice, options.Quick, steered.Steered, options.Labelled, options.Spaced, options.ManySteps,
     options.Counted, options.Out, options.OfModel,
 ):  # fmt: skip
     """The same x_T at different S: a labelled picture, and distances to the long deterministic trajectory.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 import ddim
-from ddim.cli import options, results, show
+from ddim.cli import options, results, show, steered
 from ddim.files import free_folder
 from ddim.refused import Refused
 
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 @options.command
 class Command(
-    options.OnDevice, options.Exactly, options.Batched, options.Labelled, options.Spaced, options.Out, options.OfModel
-):
+    options.OnDevice, options.Exactly, options.Batched, steered.GuidedBy, options.Labelled, options.Spaced, options.Out,
+    options.OfModel,
+):  # fmt: skip
     """Latents to images: those they were made from, or, under another recipe, new ones (it says so).
 
-    Without --steps, --spacing, --label and --guidance they are those of the encoding.
+    Without --steps, --spacing, --label, --guidance and --interval they are those of the encoding. A --guide has to be
+    named again.
     """
 
     latents: tyro.conf.Positional[Path]
@@ -34,7 +36,7 @@ class Command(
     steps: int | None = None
     """Another number of steps than the encoding's."""
     guidance: float | None = None
-    """Another weight of classifier-free guidance; default: that of the encoding."""
+    """Another weight of guidance; default: that of the encoding."""
     batch_size: int = 50
 
     def run(self) -> None:
@@ -64,9 +66,14 @@ class Command(
         if isinstance(label, list) and len(label) > 1:
             label = dict(enumerate(label))
         own = self.steps is None and self.spacing == "uniform"
+        guide = known.get("guide", {})
+        if guide and self.guide is None and self.guidance is None:
+            raise Refused(f"{self.latents} was encoded with a guide: name it again (--guide), or give --guidance 1")
+        weight = guide.get("weight", known.get("guidance", 1.0)) if self.guidance is None else self.guidance
+        interval = guide.get("interval", known.get("interval")) if self.guidance is None else None
         return self.sampler(
-            model, steps=self.steps, tau=latents.recipe.tau if own else None, label=label,
-            guidance=known.get("guidance", 1.0) if self.guidance is None else self.guidance,
+            model, steps=self.steps, tau=latents.recipe.tau if own else None, label=label, guidance=weight,
+            **({} if interval is None or self.interval is not None else {"interval": tuple(interval)}),
         )  # fmt: skip
 
     def _decoded(self, sampler: ddim.Sampler, latents: Latents) -> Tensor:

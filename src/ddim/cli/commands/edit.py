@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, results, show, typed
+from ddim.cli import options, pictures, results, show, steered, typed
 from ddim.files import free_folder
 from ddim.refused import Refused
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @options.command
 class Command(
-    options.OnDevice, options.Quick, options.Steered, options.Walked, options.Out, pictures.Fitted, pictures.Skipping,
+    options.OnDevice, options.Quick, steered.Steered, options.Walked, options.Out, pictures.Fitted, pictures.Skipping,
     options.OfModel,
 ):  # fmt: skip
     """Edit a real image with a model that was never trained to. One kind of edit a run:
@@ -98,7 +98,8 @@ class Command(
         return sampler.space.decode(made)
 
     def _by_label(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
-        how: Any = {"tau": sampler.tau, "spacing": "uniform", "guidance": 1.0, "precision": self.to_come_back}
+        how: Any = {"tau": sampler.tau, "spacing": "uniform", "precision": self.to_come_back}
+        how |= {"guidance": 1.0, "guide": None, "interval": None}
         from ddim.cli import edits
 
         source = edits.one_class(model, self.from_label, "--from-label")

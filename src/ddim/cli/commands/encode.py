@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, results, show, typed
+from ddim.cli import options, pictures, results, show, steered, typed
 from ddim.files import free_file
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @options.command
 class Command(
-    options.OnDevice, options.Exactly, options.Batched, options.Steered, options.Labelled, options.Walked, options.Out,
+    options.OnDevice, options.Exactly, options.Batched, steered.Steered, options.Labelled, options.Walked, options.Out,
     pictures.Fitted, pictures.Skipping, options.OfModel,
 ):  # fmt: skip
     """Images to latents: from them `ddim decode` gives the images back. A clip has no inverse and is switched off."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import ddim
-from ddim.cli import costs, options, pictures, show, typed
+from ddim.cli import costs, options, pictures, show, steered, typed
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @options.command
 class Command(
-    options.OnDevice, options.Quick, options.Batched, options.Clipped, options.Steered, options.ManySteps,
-    options.Seeded, options.Out, pictures.Compared, options.OfModel,
+    options.OnDevice, options.Quick, options.Batched, options.Clipped, steered.Steered, steered.HandedOver,
+    options.ManySteps, options.Seeded, options.Out, pictures.Compared, options.OfModel,
 ):  # fmt: skip
     """How many steps does this model need? A table and one page; interrupted, the same command goes on.
 
@@ -76,7 +76,7 @@ class Command(
         stamp: dict[str, Any] = {
             "model": self.model, "weights sha256": model.weights_hash, "distance": name, "n": n,
             "seeds": f"{seeds[0]}-{seeds[-1]}", **data.stamp(self.data, self.held_out or self.data),
-            **ddim.jobs.stamp_of_run(model, samplers[cells[0]], look, self.batch_size),
+            **ddim.jobs.stamp_of_run(model, samplers, look, self.batch_size),
         }  # fmt: skip
         words = ddim.jobs.answer(found.rows, name, found.floor)
         page = ddim.jobs.write_report(out, found.rows, found.floor, found.made, stamp, words)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, results, show
+from ddim.cli import options, pictures, results, show, steered
 from ddim.files import free_folder
 from ddim.refused import Refused
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Command(
     options.OnDevice,
     options.Quick,
-    options.Steered,
+    steered.Steered,
     options.Labelled,
     pictures.Fitted,
     options.Walked,
@@ -65,7 +65,7 @@ class Command(
         between = Between.of(model, sampler, self.between, own, lambda path: self.read(model, [path]))
         print(*between.notes, sep="\n", end="\n" * bool(between.notes))
         recipe = {"model": self.model, "weights": model.weights_hash, "between": list(self.between)}
-        recipe |= {k: getattr(self, k) for k in ("steps", "spacing", "label", "guidance")}
+        recipe |= {k: getattr(self, k) for k in ("steps", "spacing", "label", "guidance", "guide", "interval")}
         recipe |= {"precision": model.runs_in(precision)}
         if shape is None:
             self._strips(out, between, recipe)

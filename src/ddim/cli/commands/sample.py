@@ -9,17 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 import ddim
-from ddim.cli import options, show, typed
+from ddim.cli import options, show, steered, typed
 from ddim.refused import Refused
 
 ORDER = ("model", "weights", "reading", "tau", "steps", "solver", "eta", "sigma_hat", "variance", "label", "guidance",
-         "clip", "precision", "batch", "device", "version", "compiled")  # fmt: skip
+         "interval", "guide", "early", "at", "clip", "precision", "batch", "device", "version", "compiled")  # fmt: skip
 
 
 @options.command
 class Command(
-    options.OnDevice, options.Quick, options.Clipped, options.Steered, options.Labelled, options.Spaced,
-    options.Counted, options.Out, options.OfModel,
+    options.OnDevice, options.Quick, options.Clipped, steered.Steered, steered.HandedOver, options.Labelled,
+    options.Spaced, options.Counted, options.Out, options.OfModel,
 ):  # fmt: skip
     """Make images: one PNG a seed, a grid, a recipe and a manifest. Interrupted, the same command goes on."""
 

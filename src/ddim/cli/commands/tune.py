@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, results, show
+from ddim.cli import options, pictures, results, show, steered
 from ddim.files import VERSION, free_file, write_json
 from ddim.refused import Refused
 
@@ -23,7 +23,7 @@ SPECTRUM_IMAGES = 5000
 
 @options.command
 class Command(
-    options.OnDevice, options.Quick, options.Batched, options.Steered, options.ManySteps, options.Out, pictures.OfData,
+    options.OnDevice, options.Quick, options.Batched, steered.Steered, options.ManySteps, options.Out, pictures.OfData,
     options.OfModel,
 ):  # fmt: skip
     """Search the times to visit under a budget of calls. `--spacing tuned` then uses them everywhere.
@@ -101,10 +101,8 @@ class Command(
             f"{steps} steps of {self.solver}: distance to {self.long} steps of dpm++3m from the same latents "
             "(each image's RMS, geometric mean)"
         )
-        rows = [
-            [r.name, f"{r.seen:.4f}", f"{r.unseen:.4f}", " ".join(map(str, r.tau))]
-            for r in sorted(result.rivals, key=lambda r: r.unseen)
-        ]
+        rivals = sorted(result.rivals, key=lambda r: r.unseen)
+        rows = [[r.name, f"{r.seen:.4f}", f"{r.unseen:.4f}", " ".join(map(str, r.tau))] for r in rivals]
         print(show.table(["times", "searched on", "unseen", "tau"], rows))
         print(f"chosen: {result.chosen.name}\n")
 
@@ -112,7 +110,8 @@ class Command(
         return {
             "model": self.model, "weights": model.weights_hash, "solver": self.solver, "latents": self.latents,
             "long": self.long, "candidates": self.candidates, "trials": self.trials, "guidance": self.guidance,
-            "precision": model.runs_in(self.precision), "version": VERSION,
+            "guide": self.guide, "interval": self.interval, "version": VERSION,
+            "precision": model.runs_in(self.precision),
             "tau": {str(S): list(r.chosen.tau) for S, r in results.items()},
             "rivals": {
                 str(S): [{"name": v.name, "seen": v.seen, "unseen": v.unseen, "tau": list(v.tau)} for v in r.rivals]

@@ -5,6 +5,7 @@ from ddim.jobs.evaluate.folder import refuse_no_report, take_up
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.report import heads, table_cells, write_report
 from ddim.jobs.evaluate.scoring import Reference, Row, answer, compared
+from ddim.jobs.evaluate.stamps import stamp_of_run
 from ddim.jobs.evaluate.whole import (
     Measured,
     RealSets,
@@ -15,7 +16,6 @@ from ddim.jobs.evaluate.whole import (
     measure_images,
     n_allowed,
     share_cells,
-    stamp_of_run,
 )
 
 __all__ = [

@@ -29,6 +29,7 @@ from ddim.refused import Refused
 from ddim.solve import DDIM, Solver, solver_named
 
 SETTINGS = ("label", "guidance", "clip", "precision", "device")  # of a sampler's recipe, beside its weights and times
+MORE = ("conditions", "null", "variance", "interval", "guide", "early", "at")  # of a recipe, where they are asked for
 FORMAT = 2  # raise when what a cell stores, or how it is made, changes
 
 
@@ -100,7 +101,7 @@ def key_of(sampler: Sampler, cell: Cell, seeds: Sequence[int], extractor: Extrac
         "cell": cell.name, "format": FORMAT, "weights": told["weights"], "shape": list(shape),
         "tau": list(sampler.tau), "reading": dict(told["reading"]), "solver": cell.solver, "eta": cell.noise_name,
         "seeds": list(seeds), "settings": {name: told[name] for name in SETTINGS}, "extractor": stamp_of(extractor),
-        **{name: told[name] for name in ("conditions", "null", "variance") if name in told},
+        **{name: told[name] for name in MORE if name in told},
     }  # fmt: skip
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ddim.data import Images
-from ddim.files import VERSION, digest
-from ddim.jobs.evaluate.cells import Cell, make, real, split, stamp_of
+from ddim.files import digest
+from ddim.jobs.evaluate.cells import Cell, make, real, split
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.scoring import Reference, Row, against_real, compared
 from ddim.jobs.job import ALONE, Share
@@ -203,16 +199,6 @@ def judged(row: Row, floor: Row, name: str) -> str:
 
 def _error(row: Row) -> str:
     return "" if row.distance_std is None else f" +- {row.distance_std:.2g}"
-
-
-def stamp_of_run(model: Model, sampler: Sampler, look: Extractor, batch_size: int) -> dict[str, Any]:
-    """How and where the images were made and looked at."""
-    return {
-        "extractor": stamp_of(look), "image size": list(model.shape), "rounding": "8 bits before features",
-        **{name: sampler.recipe[name] for name in ("guidance", "clip", "precision")}, "batch size": batch_size,
-        "device": model.device.type, "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "ddim": VERSION, "torch": torch.__version__, "command": " ".join(["ddim", *sys.argv[1:]]),
-    }  # fmt: skip
 
 
 def _silent(done: int, name: str = "") -> None:
