@@ -18,20 +18,21 @@ SRC = Path(__file__).parent.parent / "src" / "ddim"
 
 MAY_IMPORT = {
     "refused": "",
-    "files": "refused",
+    "stored": "refused",
     "process": "refused",
+    "files": "refused stored",
     "pixels": "refused process files",
     "engine": "refused process files",
     "nets": "refused process files",
     "metrics": "refused process files",
     "denoise": "refused process files",
     "solve": "refused process files denoise",
-    "data": "refused process files pixels",
-    "checkpoints": "refused process files denoise pixels engine nets",
-    "uses": "refused process files denoise solve",
+    "data": "refused stored process files pixels",
+    "checkpoints": "refused stored process files denoise pixels engine nets",
+    "uses": "refused stored process files denoise solve",
     "model": "refused process files denoise pixels engine nets solve uses checkpoints",
-    "jobs": "refused process files denoise pixels engine nets metrics solve data uses checkpoints model",
-    "cli": "refused process files denoise pixels engine nets metrics solve data uses checkpoints model jobs",
+    "jobs": "refused stored process files denoise pixels engine nets metrics solve data uses checkpoints model",
+    "cli": "refused stored process files denoise pixels engine nets metrics solve data uses checkpoints model jobs",
     "studio": "refused process files denoise pixels engine nets metrics solve data uses checkpoints model jobs",
 }
 """Folder -> the folders it may import, from the ground floor up. A file beside the folders counts as one."""

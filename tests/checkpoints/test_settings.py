@@ -9,9 +9,10 @@ import torch
 import yaml
 
 import ddim
-from ddim.checkpoints import open_checkpoint, parsed, read_settings
+from ddim.checkpoints import open_checkpoint, read_settings
 from ddim.cli.commands.import_ import merged
 from ddim.refused import Refused
+from ddim.stored import from_yaml
 
 GOLDEN = Path(__file__).parents[1] / "data/golden"
 ERMON = GOLDEN / "ermongroup/ckpt/ckpt.pth"
@@ -156,13 +157,13 @@ def test_openais_flags(flags: dict[Any, Any], words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "+1e-4", "1.e-4", ".1e-3", "1.0e-4", "0.0001"])
 def test_every_way_to_write_a_number(text: str) -> None:
     """YAML 1.1 reads 1e-4 as text, and so JSON's 1e-4, too."""
-    assert parsed(text, "x") == pytest.approx(1e-4) and isinstance(parsed(text, "x"), float)
+    assert from_yaml(text, "x") == pytest.approx(1e-4) and isinstance(from_yaml(text, "x"), float)
     assert merged({}, (f"diffusion.beta_start={text}",)) == {"diffusion": {"beta_start": pytest.approx(1e-4)}}
 
 
 @pytest.mark.parametrize("text", ["e-4", "1e", "1e-4x", "'1e-4'", "cosine", "1-4", "v1e4"])
 def test_words_stay_words(text: str) -> None:
-    assert parsed(text, "x") == text.strip("'")
+    assert from_yaml(text, "x") == text.strip("'")
 
 
 def test_small_betas_from_the_command_line_and_from_files(tmp_path: Path) -> None:

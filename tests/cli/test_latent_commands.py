@@ -64,7 +64,7 @@ def test_decode_writes_only_below_out(capsys, tiny_folder, pictures, tmp_path):
     z = Latents.load(tmp_path / "z.safetensors")
     for i, name in enumerate(("../escaped", "/tmp/escaped", "..", "", "a\\b")):
         replace(z, names=(name, "b", "c", "d")).save(tmp_path / f"bad{i}.safetensors")
-        assert "no file name" in mistake(
+        assert "names must be a list of file names" in mistake(
             capsys, "decode", tiny_folder, tmp_path / f"bad{i}.safetensors", "--out", tmp_path / "bad"
         )
     assert not (tmp_path / "escaped.png").exists() and not (tmp_path / "bad").exists()

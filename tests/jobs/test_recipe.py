@@ -18,18 +18,22 @@ def test_learning_rate_rises_linearly_then_falls_as_a_cosine():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"lr": 0.0}, "lr must be above 0, got 0.0"),
-        ({"lr": math.nan}, "lr must be above 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"lr": 0.0}, "lr must be a number above 0, got 0.0"),
+        ({"lr": math.nan}, "lr must be a number above 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1"),
         ({"batch_size": 10, "accumulation": 4}, "batch_size = 10 is no multiple of accumulation = 4"),
         ({"label_dropout": 1.0}, "label_dropout must be at least 0 and below 1"),
         ({"ema": 1.0}, "ema must be at least 0 and below 1"),
         ({"prediction": "score"}, "unknown prediction 'score'"),
-        ({"min_snr_gamma": 0.0}, "min_snr_gamma must be above 0"),
+        ({"min_snr_gamma": 0.0}, "min_snr_gamma must be a number above 0"),
         ({"zero_terminal_snr": True, "prediction": "eps"}, "use prediction v or x0"),
         ({"lr_decay_steps": 500, "warmup": 500}, "must lie beyond warmup = 500"),
+        ({"min_snr_gamma": math.inf}, "min_snr_gamma must be a number above 0, got inf"),
+        ({"seed": 0.5}, "seed must be a whole number from 0, got 0.5"),
+        ({"flip": "yes"}, "flip must be true or false, got 'yes'"),
+        ({"lr": None}, "needs lr, got None"),
         ({"optimizer": "sgd"}, "adam or adamw"),
-        ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
     ],
 )
 def test_impossible_recipes_are_refused(wrong, words):

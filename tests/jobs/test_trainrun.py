@@ -91,8 +91,8 @@ def test_the_run_holds_the_averaged_weights_and_diffusers_loads_it(faces, tmp_pa
     ("options", "words"),
     [
         (["--max-steps", "0"], "--max-steps must be at least 1, got 0"),
-        (["--batch-size", "0"], "batch_size must be at least 1"),
-        (["--lr", "-1"], "lr must be above 0"),
+        (["--batch-size", "0"], "batch_size must be a whole number from 1"),
+        (["--lr", "-1"], "lr must be a number above 0"),
         (["--preset", "huge"], "unknown --preset 'huge'"),
         (["--preset", "mnist", "--size", "9"], "multiples of 4, got 9x9"),
         (["--size", "axb"], "--size is written like"),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import reprlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 
-from ddim.checkpoints.settings import MAX_SIDE, is_number, is_whole
+from ddim.checkpoints.settings import MAX_SIDE
 from ddim.process import SPACINGS, Schedule
 from ddim.refused import Refused
+from ddim.stored import FLAG, POSITIVE, WORD, Rule, counted, is_number, is_whole, listed, only
+from ddim.stored import checked as checked_fields
 
-Read = Callable[[Any], Any]  # a JSON value as the fact, or None where it is no such fact
 OURS = "ddim.json"
 FACTS = ("shape", "data_range", "num_classes", "null_label", "labels")
 SAMPLING = ("clips", "clip_range", "thresholding", "threshold_quantile", "threshold_maximum", "spacing",
@@ -33,14 +33,7 @@ def checked(facts: Mapping[str, Any], where: str) -> dict[str, Any]:
     Raises:
         Refused: a fact that is not what its name says; names file and fact.
     """
-    out = dict(facts)
-    for name, (rule, read) in RULES.items():
-        if facts.get(name) is None:
-            continue
-        out[name] = read(facts[name])
-        if out[name] is None:
-            raise Refused(f"{where}: {name} must be {rule}, got {reprlib.repr(facts[name])}")
-    return out
+    return checked_fields(facts, RULES, where)
 
 
 def refuse_gaps(facts: Mapping[str, Any], needed: Collection[str], where: str, remedy: str) -> None:
@@ -107,48 +100,38 @@ def labels(facts: Mapping[str, Any], num_classes: int | None, where: str) -> tup
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
-    sides = _list(value, lambda n: is_whole(n, 1, MAX_SIDE))
+    sides = listed(value, lambda n: is_whole(n, 1, MAX_SIDE))
     return sides if sides is not None and len(sides) == 3 else None
 
 
 def _range(value: Any) -> tuple[float, float] | None:
-    ends = _list(value, is_number)
+    ends = listed(value, is_number)
     return (float(ends[0]), float(ends[1])) if ends is not None and len(ends) == 2 and ends[0] < ends[1] else None
 
 
-def _list(value: Any, fits: Callable[[Any], bool]) -> tuple[Any, ...] | None:
-    return tuple(value) if isinstance(value, (list, tuple)) and all(fits(v) for v in value) else None
-
-
 def _names(value: Any) -> tuple[str, ...] | None:
-    names = _list(value, lambda n: isinstance(n, str) or is_whole(n, 0))  # digits are named 0 to 9
+    names = listed(value, lambda n: isinstance(n, str) or is_whole(n, 0))  # digits are named 0 to 9
     return None if names is None else tuple(str(n) for n in names)
 
 
-def _only(fits: Callable[[Any], bool]) -> Read:
-    return lambda value: value if fits(value) else None
-
-
-FLAG = ("true or false", _only(lambda v: isinstance(v, bool)))
-POSITIVE = ("a number above 0", _only(lambda v: is_number(v) and v > 0))
-RULES: dict[str, tuple[str, Read]] = {
+RULES: dict[str, Rule] = {
     "shape": (f"three whole numbers from 1 to {MAX_SIDE} (channels, height, width)", _shape),
     "data_range": ("two finite numbers, the lower first", _range),
-    "num_classes": ("a whole number from 1", _only(lambda v: is_whole(v, 1))),
-    "null_label": ("a whole number from 0", _only(lambda v: is_whole(v, 0))),
+    "num_classes": counted(1),
+    "null_label": counted(0),
     "labels": ("a list of names", _names),
-    "notes": ("a list of sentences", lambda v: _list(v, lambda n: isinstance(n, str))),
-    "alpha_bar": ("a list of finite numbers", lambda v: _list(v, is_number)),
-    "prediction": (f"one of {', '.join(PREDICTIONS)}", _only(lambda v: v in PREDICTIONS)),
-    "spacing": (f"one of {', '.join(SPACINGS)}", _only(lambda v: v in SPACINGS)),
-    "variance_type": ("a word", _only(lambda v: isinstance(v, str))),
+    "notes": ("a list of sentences", lambda v: listed(v, lambda n: isinstance(n, str))),
+    "alpha_bar": ("a list of finite numbers", lambda v: listed(v, is_number)),
+    "prediction": (f"one of {', '.join(PREDICTIONS)}", only(lambda v: v in PREDICTIONS)),
+    "spacing": (f"one of {', '.join(SPACINGS)}", only(lambda v: v in SPACINGS)),
+    "variance_type": WORD,
     "learned_variance": FLAG,
     "clips": FLAG,
     "thresholding": FLAG,
     "time_scale": POSITIVE,
     "clip_range": POSITIVE,
     "threshold_maximum": POSITIVE,
-    "threshold_quantile": ("a number above 0, up to 1", _only(lambda v: is_number(v) and 0 < v <= 1)),
-    "steps_offset": ("a whole number from 0", _only(lambda v: is_whole(v, 0))),
-    "ends_at": ("0 or 1", _only(lambda v: is_whole(v, 0, 1))),
+    "threshold_quantile": ("a number above 0, up to 1", only(lambda v: is_number(v) and 0 < v <= 1)),
+    "steps_offset": counted(0),
+    "ends_at": ("0 or 1", only(lambda v: is_whole(v, 0, 1))),
 }

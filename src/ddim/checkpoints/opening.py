@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +18,7 @@ from ddim.refused import Refused
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ("model_index.json", "ddim.json", "*config.json", "diffusion_pytorch_model*")
+PATIENCE = 15.0  # seconds until the hub must have said something
 OWN = "give it to ddim.Model.from_network(network, schedule, shape=..., prediction=...)"
 WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
@@ -93,20 +96,27 @@ def _saw(value: Any) -> str:
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    """The folder of a model on the hub; where the hub says nothing, as it was fetched before."""
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
+    silent: tuple[type[Exception], ...] = (OSError, HfHubHTTPError, HFValidationError)
+    if importlib.util.find_spec("httpx") is not None:  # whose errors are no OSError
+        silent += (importlib.import_module("httpx").HTTPError,)
+    wanted = list(HUB_FILES) + [f"*/{f}" for f in HUB_FILES]
+    reason = None
     try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES) + [f"*/{f}" for f in HUB_FILES]))
+        # Asked once for all: a silent server would be waited for with each file, and again.
+        if not constants.HF_HUB_OFFLINE:
+            HfApi().model_info(name, timeout=PATIENCE)
     except RepositoryNotFoundError:
         raise Refused(f"there is no folder {name}, and no model {name} on the hub (or it is private)") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
+    except silent as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=reason is not None))
+    except silent as error:
+        reason = reason or " ".join(str(error).split())[:120] or type(error).__name__
         raise OSError(
             f"there is no folder {name}, and the hub cannot be reached for a model of that name ({reason}); "
             "download it where there is a network and give the folder"

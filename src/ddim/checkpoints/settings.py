@@ -6,27 +6,15 @@ import difflib
 import math
 import re
 import reprlib
-import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ddim.files import MAX_JSON
 from ddim.refused import Refused
+from ddim.stored import content_of, from_yaml, is_number, is_whole
 
 SHOWN = 6  # names in one error line
 MAX_SIDE = 65536
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number, as in JSON and YAML 1.2; YAML 1.1 reads it as text unless it is 1.0e-4."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")
-)
 
 
 def read_settings(config: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
@@ -40,12 +28,9 @@ def read_settings(config: Mapping[str, Any] | str | Path | None) -> dict[str, An
     if isinstance(config, Mapping):
         _refuse_placeholders(config)
         return dict(config)
-    path = Path(config)
-    if path.stat().st_size > MAX_JSON:
-        raise Refused(f"{path} has {path.stat().st_size} bytes, too many for a configuration")
-    value = parsed(path.read_bytes(), str(path))
+    value = from_yaml(content_of(config), str(config))
     if not isinstance(value, dict):
-        raise Refused(f"{path} must hold settings, one 'name: value' a line")
+        raise Refused(f"{config} must hold settings, one 'name: value' a line")
     _refuse_placeholders(value)
     return value
 
@@ -57,18 +42,6 @@ def _refuse_placeholders(settings: Mapping[str, Any]) -> None:
             _refuse_placeholders(value)
         elif isinstance(value, str) and re.fullmatch(r"<[^<>]*>", value.strip()):
             raise Refused(f"{name}={value} is a placeholder: put what it stands for in its place")
-
-
-def parsed(text: str | bytes, where: str) -> Any:
-    """A text in YAML or JSON as the value it holds.
-
-    Raises:
-        Refused: not readable; names `where`.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bytes that are no text, the 99th of May
-        raise Refused(f"{where} is not readable as YAML or JSON: {' '.join(str(error).split())[:200]}") from None
 
 
 def known_only(given: Iterable[Any], known: Collection[str], where: str, kind: str) -> None:
@@ -106,16 +79,6 @@ def flat(settings: Mapping[str, Any], sections: tuple[str, ...]) -> dict[str, An
     for key, value in settings.items():
         out |= dict(value) if key in sections and isinstance(value, Mapping) else {key: value}
     return out
-
-
-def is_whole(value: Any, least: int, most: float = math.inf) -> bool:
-    """Whether it is a whole number of that range; true and false are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a number that a float can hold, so neither NaN nor infinite, nor an integer of 400 digits."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def whole(

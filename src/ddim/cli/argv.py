@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from ddim.cli import terminal
+from ddim.cli.interrupts import patient
 from ddim.cli.typed import flag_of
 from ddim.refused import Refused
 
@@ -57,12 +58,13 @@ def main(argv: list[str] | None = None) -> None:
         _fail(f"there is no command {name!r}; choose one of {', '.join(COMMANDS)}")
     command: type[Any] | None = None
     try:
-        from ddim.cli.parse import command_from
+        with patient():
+            from ddim.cli.parse import command_from
 
-        command = command_of(name)
-        made = command_from(name, command, rest)
-        with terminal.streams():
-            made.run()
+            command = command_of(name)
+            made = command_from(name, command, rest)
+            with terminal.streams():
+                made.run()
     except (Refused, OSError) as mistake:
         if os.environ.get("DDIM_TRACEBACK"):
             raise

@@ -13,6 +13,7 @@ import tyro
 
 from ddim.cli.typed import SPELLED, flag_of
 from ddim.refused import Refused
+from ddim.stored import content_of, from_yaml
 
 T = TypeVar("T")
 SPELLINGS = {spelled: option for option, spelled in SPELLED.items()}
@@ -89,12 +90,7 @@ def _with_config(command: type[Any], args: list[str]) -> tuple[list[str], list[s
 
 
 def _options(path: Path) -> dict[Any, Any]:
-    import yaml
-
-    try:
-        options = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Refused(f"{path} is not readable as YAML: {error}") from None
+    options = from_yaml(content_of(path), str(path)) or {}
     if not isinstance(options, dict):
         raise Refused(f"{path} must hold options, one 'name: value' a line")
     return options

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 
 from ddim.cli.parse import command_from
 from ddim.cli.show import duration
-from ddim.jobs import Recipe, Standing, stored_recipe
+from ddim.jobs import Recipe, Standing, provenance, stored_recipe
 from ddim.refused import Refused
 
 Command = TypeVar("Command", bound=Any)
@@ -55,13 +54,14 @@ def fields() -> dict[str, str]:
 
 def _begun(command: type[Any], stored: Mapping[str, Any], run: Path) -> Any:
     """The command that began the run; None where neither its recipe nor its model says."""
-    words = stored.get("command")
-    try:
-        words = words or json.loads((run / "ddim.json").read_text())["provenance"]["command"]
-        begun: Any = command_from("train", command, shlex.split(words)[2:])
-        return begun
-    except (OSError, ValueError, LookupError, TypeError):  # Refused is a ValueError: words of a later version
+    words = stored.get("command") or provenance(run).get("command")
+    if not isinstance(words, str):
         return None
+    try:
+        begun: Any = command_from("train", command, shlex.split(words)[2:])
+    except ValueError:  # Refused is one: words of a later version
+        return None
+    return begun
 
 
 def _data(stored: Mapping[str, Any], begun: Any) -> str | None:

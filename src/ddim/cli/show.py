@@ -51,18 +51,27 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def read_mask(model: ddim.Model, path: Path | None, fit: Fit = "crop", inner: tuple[int, int] | None = None) -> Tensor:
-    """A picture as (H, W) of the model's, true where it is white.
+def read_mask(
+    model: ddim.Model, path: Path | None, image: Path, fit: Fit = "crop", inner: tuple[int, int] | None = None
+) -> Tensor:
+    """A picture as (H, W) of the model's, true where it is white; it lies over the image as that is read.
 
     Raises:
-        Refused: there is none.
+        Refused: there is none, or it has other proportions than the image: it would lie elsewhere.
     """
     import numpy as np
     import torch
 
     if path is None or not path.is_file():
         raise Refused(f"there is no mask {path}")
-    picture = ddim.pixels.fitted(ddim.pixels.open_image(path).convert("L"), model.picture_shape[1:], fit, inner)
+    mask, under = ddim.pixels.open_image(path), ddim.pixels.open_image(image)
+    alike = mask.width * under.height == mask.height * under.width
+    if not alike and (mask.height, mask.width) != tuple(model.picture_shape[1:]):
+        raise Refused(
+            f"the mask {path} is {mask.height}x{mask.width} and the image {under.height}x{under.width} (height x "
+            "width): save it in the image's size"
+        )
+    picture = ddim.pixels.fitted(mask.convert("L"), model.picture_shape[1:], fit, inner)
     return torch.from_numpy(np.array(picture, dtype=np.uint8) >= 128).to(model.device)
 
 

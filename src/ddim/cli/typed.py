@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ from ddim.refused import Refused
 
 SPELLED = {"n": "count"}
 """Options whose flag is not their name: torchrun takes --n for the beginning of its own --nnodes and --no-python."""
+
+
+MOST_SIDE = 8192  # pixels of a picture's side: in colour it then takes 200 MB
 
 
 def flag_of(option: str) -> str:
@@ -27,7 +32,7 @@ def numbers(text: str, flag: str, like: str = 'whole numbers like "10,20,50"') -
     try:
         return [int(word) for word in words(text)]
     except ValueError:
-        raise Refused(f"{flag} takes {like}, got {text!r}") from None
+        raise Refused(f"{flag} takes {like}, got {reprlib.repr(text)}") from None
 
 
 def reals(text: str, flag: str) -> list[float]:
@@ -37,9 +42,12 @@ def reals(text: str, flag: str) -> list[float]:
         Refused: anything else.
     """
     try:
-        return [float(word) for word in words(text)]
+        found = [float(word) for word in words(text)]
     except ValueError:
-        raise Refused(f'{flag} takes numbers like "0,0.5,1", got {text!r}') from None
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise Refused(f'{flag} takes numbers like "0,0.5,1", got {reprlib.repr(text)}')
+    return found
 
 
 def noise(solver: str, eta: float, *, hat: bool, learned: bool) -> dict[str, Any]:
@@ -73,10 +81,9 @@ def size_of(text: str | None) -> tuple[int, int] | None:
         return None
     high, _, wide = text.lower().partition("x")
     if not high.isdecimal() or (wide and not wide.isdecimal()) or text.lower().endswith("x"):
-        raise Refused(f'--size is written like "32" or "48x64" (height x width); cannot read {text!r}')
-    size = int(high), int(wide or high)
-    if min(size) < 1:
-        raise Refused(f"--size must be at least 1x1, got {text!r}")
+        raise Refused(f'--size is written like "32" or "48x64" (height x width); cannot read {reprlib.repr(text)}')
+    if max(len(high), len(wide)) > 6 or not 1 <= min(size := (int(high), int(wide or high))) <= max(size) <= MOST_SIDE:
+        raise Refused(f"--size must be from 1x1 to {MOST_SIDE}x{MOST_SIDE}, got {reprlib.repr(text)}")
     return size
 
 
@@ -108,7 +115,7 @@ def classes(text: str, names: Sequence[str] | None, flag: str, like: str) -> lis
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and those in the folders named, sorted within each folder.
+    """The files named, and those in the folders named, sorted within each folder; no pipes, no links to nothing.
 
     Raises:
         Refused: nothing there.
@@ -117,7 +124,9 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             suffixes = ddim.pixels.SUFFIXES
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.name != "grid.png")
+            found += sorted(
+                p for p in path.iterdir() if p.suffix.lower() in suffixes and p.name != "grid.png" and p.is_file()
+            )
         elif path.exists():
             found.append(path)
         else:

@@ -23,7 +23,7 @@ from PIL import Image
 from ddim.data.report import Report, refuse_unfit
 from ddim.data.room import BUILD, new_array
 from ddim.data.sources import Source, open_source
-from ddim.files import sweep, whole_folder, write_text
+from ddim.files import read_json, sweep, whole_folder, write_text
 from ddim.pixels import Fit, Pixels, as_pixels, fitted, open_image, show
 from ddim.refused import Refused
 
@@ -141,7 +141,7 @@ def _hash(shape: tuple[int, ...], labels: list[int] | None) -> Any:
 
 
 def _open(folder: Path, source: Source) -> Images:
-    stored: dict[str, Any] = json.loads((folder / REPORT).read_text())
+    stored = read_json(folder / REPORT)
     report = Report(**{**stored, "shape": tuple(stored["shape"]), "source": source.name, "unread": list(source.unread)})
     labels = np.load(folder / LABELS) if source.class_names is not None else None
     return Images(np.load(folder / PIXELS, mmap_mode="r"), labels, source.class_names, report)

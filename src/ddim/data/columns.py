@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from ddim.refused import Refused
+from ddim.stored import from_json
 
 MANY, SPARSE = 1000, 10  # more classes than this, and than so many times those that occur, are no class numbers
 
@@ -16,6 +16,7 @@ def check_images(file: Path, column: str, schema: Any) -> None:
     """Bytes, or structs with bytes as `datasets` writes them; a column of nulls is read, and its rows refused."""
     from pyarrow import types
 
+    refuse_twice(str(file), column, schema)
     if column not in schema.names:
         raise Refused(
             f"{file} has no column {column!r}, as the first file has; its columns are {', '.join(schema.names)}"
@@ -31,10 +32,17 @@ def check_images(file: Path, column: str, schema: Any) -> None:
         )
 
 
+def refuse_twice(name: str, column: str, schema: Any) -> None:
+    """Nobody can say which of two columns of one name is meant."""
+    if schema.names.count(column) > 1:
+        raise Refused(f"{name} has {schema.names.count(column)} columns {column!r}; keep one of them")
+
+
 def check_labels(name: str, column: str, schema: Any) -> None:
     """Whole numbers; nulls only are left to `numbered`, which refuses them by name."""
     from pyarrow import types
 
+    refuse_twice(name, column, schema)
     kind = schema.field(column).type
     if not (types.is_integer(kind) or types.is_boolean(kind) or types.is_null(kind)):
         raise Refused(
@@ -58,8 +66,8 @@ def class_names(files: Sequence[Path], tables: Sequence[Any], label: str) -> tup
             raise Refused(f"{file} cannot be read as Parquet: {first_line(error)}") from None
     about: Any = (tables[0].schema_arrow.metadata or {}).get(b"huggingface")
     try:
-        about = json.loads(about) if about else None
-    except ValueError:
+        about = from_json(about, str(files[0])) if about else None
+    except Refused:
         about = None
     for key in ("info", "features", label, "names"):
         about = about.get(key) if isinstance(about, dict) else None
@@ -74,8 +82,8 @@ def numbered(found: Collection[Any], name: str, names: tuple[str, ...] = ()) -> 
     if odd:
         numbers = f"0..{len(names) - 1}, one for each of its names" if names else "class numbers 0, 1, ..."
         raise Refused(f"the labels of {name} must be {numbers}, but one is {odd[0]!r}; or give `labels` ignore")
-    classes = max(found, default=-1) + 1
-    if not names and classes > MANY and classes > SPARSE * len(found):
+    classes = max(len(names), max(found, default=-1) + 1)
+    if classes > MANY and classes > SPARSE * len(found):
         raise Refused(
             f"the labels of {name} go up to {classes - 1}, but only {len(found)} different ones occur; "
             f"number them 0..{len(found) - 1}, or give `labels` ignore"

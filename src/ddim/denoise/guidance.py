@@ -20,7 +20,6 @@ from ddim.denoise.weights import Interval, acts, refuse_weight, weight_at
 from ddim.process import Prediction, Time, level_at
 from ddim.refused import Refused
 
-
 @dataclass(frozen=True)
 class Guided(Wrapper):
     """eps = eps(null) + weight (eps(label) - eps(null)), and x0 alike (Ho & Salimans, arXiv 2207.12598, eq. 6).
@@ -40,7 +39,8 @@ class Guided(Wrapper):
         interval: (low, high), guide only while low <= t <= high (arXiv 2404.07724); outside, weight 1.
 
     Raises:
-        Refused: a weight that is not finite; rescale outside 0..1; an empty interval; a call without a label.
+        Refused: a weight that is not finite, or beyond 1000; rescale outside 0..1; an empty interval; a call without
+            a label.
     """
 
     weight: float

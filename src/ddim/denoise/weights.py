@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,6 +14,9 @@ Interval = tuple[Time, Time]
 """(low, high): guide only while low <= t <= high (arXiv 2404.07724); outside, weight 1."""
 
 
+MOST = 1000.0  # beyond, the difference of two answers is the rounding of both
+
+
 def refuse_weight(weight: Any, interval: Interval | None) -> None:
     """What is no weight, and an interval without any time in it.
 
@@ -23,8 +25,8 @@ def refuse_weight(weight: Any, interval: Interval | None) -> None:
     """
     if getattr(weight, "ndim", 0) or isinstance(weight, list | tuple):
         raise Refused(f"`guidance` is one number for all images, got {weight}")
-    if not math.isfinite(weight):
-        raise Refused(f"the guidance weight must be finite, got {weight}; 1 is the plain network")
+    if not abs(weight) <= MOST:
+        raise Refused(f"the guidance weight must be finite, {MOST:g} at most, got {weight}; 1 is the plain network")
     if interval is not None and interval[0] > interval[1]:
         raise Refused(f"the guidance interval {interval} is empty: its low end is above its high end")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import reprlib
 from typing import Any, Literal
 
 import torch
@@ -32,8 +33,11 @@ def pick_device(device: str | torch.device) -> torch.device:
     try:
         picked = torch.device(device)
         torch.empty(0, device=picked)
-    except (RuntimeError, AssertionError) as error:
-        raise Refused(f"device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, AssertionError, ImportError, AttributeError, NotImplementedError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Refused(f"device {reprlib.repr(str(device))} cannot be used here: {reason}") from None
+    if picked.type == "meta":
+        raise Refused("device meta holds no numbers, so nothing can be computed there; choose cpu, cuda, ... or auto")
     return picked
 
 

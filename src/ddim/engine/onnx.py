@@ -7,6 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,8 +75,14 @@ class OnnxNetwork(Exported):
                     raise Refused("this network has no null label; give a label")
                 label = torch.full((len(x),), self.null_label, dtype=torch.int64)
             fed["label"] = label.numpy(force=True)
-        made = torch.from_numpy(self.session.run(None, fed)[0])
-        return made.to(x)
+        try:
+            said = self.session.run(None, fed)[0]
+        except Exception as error:  # as above
+            reason = " ".join(str(error).split())[:160]
+            raise Refused(f"the ONNX network cannot take {tuple(x.shape)} at times {t.dtype}: {reason}") from None
+        if not isinstance(said, np.ndarray) or said.dtype != np.float32 or said.shape[:1] != x.shape[:1]:
+            raise Refused(f"the ONNX network returns no float32 tensor of {len(x)} rows")
+        return torch.from_numpy(said).to(x)
 
 
 def _session(content: bytes, path: Path) -> Any:

@@ -6,7 +6,6 @@ what a killed writer left. What is new is never written over anything, whoever c
 """
 
 from ddim.files.content import (
-    MAX_JSON,
     VERSION,
     digest,
     read_json,
@@ -23,7 +22,6 @@ from ddim.files.whole import whole_file, whole_folder
 
 __all__ = [
     "HOST",
-    "MAX_JSON",
     "STALE",
     "VERSION",
     "Hold",

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ddim.files.whole import whole_file
 from ddim.refused import Refused
+from ddim.stored import content_of, object_from_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 VERSION = "0.1.0"  # ours, as every file that is written says
-MAX_JSON = 64 * 2**20
 
 
 def write_text(path: str | Path, text: str, *, new: bool = False) -> Path:
@@ -72,17 +72,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        Refused: not JSON, not an object, or too large to be a configuration.
+        Refused: no plain file, not JSON, not an object, or too large to be a configuration.
     """
-    if (size := path.stat().st_size) > MAX_JSON:
-        raise Refused(f"{path} has {size} bytes, too many for a configuration")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(f"{path} is not readable as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise Refused(f"{path} must hold a JSON object")
-    return value
+    return object_from_json(content_of(path), str(path))
 
 
 def sha256(path: Path) -> str:

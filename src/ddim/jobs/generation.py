@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from ddim.refused import Refused
 Make = Callable[[list[int]], Tensor]
 """seeds -> images (len(seeds), C, H, W), float in [-1, 1]."""
 
+IMAGE = re.compile(r"\d{6,}\.png")  # what `file_name` gives
 MANIFEST, GRID = "manifest.json", "grid.png"
 GRID_IMAGES = 1024  # shown in grid.png: all of a job that people look at
 WRITERS = 8  # threads: a disk takes many files at once nearly as fast as one
@@ -148,7 +150,7 @@ def verify(out: Path) -> int:
     if not (out / MANIFEST).exists():
         raise Refused(f"{out} has no {MANIFEST}: the job is not finished (run the same command again) or is none")
     wanted = read_json(out / MANIFEST).get("sha256")
-    if not isinstance(wanted, dict):
+    if not isinstance(wanted, dict) or not all(IMAGE.fullmatch(n) and isinstance(h, str) for n, h in wanted.items()):
         raise Refused(f"{out / MANIFEST} is damaged: it names no images; remove it and run the same command again")
     missing = [n for n in wanted if not (out / n).exists()]
     if missing:

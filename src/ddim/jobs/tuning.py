@@ -69,8 +69,12 @@ def tune(
         long: steps of the long trajectory. candidates: times the path may use. trials: of the coordinate search.
 
     Raises:
-        Refused: a stochastic solver; more steps than candidates allow.
+        Refused: a stochastic solver; more steps than candidates allow; a long trajectory of more steps than T.
     """
+    if long > _schedule(sampler).T:
+        raise Refused(
+            f"`long` counts steps on a schedule of {_schedule(sampler).T} times: that is the most, got {long}"
+        )
     if sampler.solver.stochastic:
         raise Refused("times are tuned for deterministic solvers: a noisy one has no trajectory to be close to")
     seeds = range(FIRST_SEED, FIRST_SEED + latents)

@@ -7,6 +7,7 @@ in [-1, 1]. The way between them is level = round((x + 1) 255/2), which keeps 0.
 from __future__ import annotations
 
 import io
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -67,6 +68,8 @@ def open_image(
         Refused: not an image, truncated, too large, or of a kind without an agreed range; names the file.
     """
     name = name or ("the image" if isinstance(source, bytes) else str(source))
+    if not isinstance(source, bytes) and not stat.S_ISREG(Path(source).stat().st_mode):
+        raise Refused(f"{name} cannot be read as an image: it is no file")  # a pipe would be waited for, for ever
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as file:
             if tell_mode is not None:

@@ -6,6 +6,7 @@ All weights are of the x0 error seen through the parameterisation's own loss: we
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,7 @@ class Objective:
             signal^2 + noise^2 = n is not 1, by that over n. None weights every t by 1.
 
     Raises:
-        Refused: an unknown prediction, or gamma not above 0.
+        Refused: an unknown prediction, or gamma not above 0, or infinite.
     """
 
     prediction: str = "eps"
@@ -35,8 +36,8 @@ class Objective:
 
     def __post_init__(self) -> None:
         parameterisation(self.prediction)
-        if self.min_snr_gamma is not None and not self.min_snr_gamma > 0:
-            raise Refused(f"min_snr_gamma must be above 0, got {self.min_snr_gamma}")
+        if self.min_snr_gamma is not None and not 0 < self.min_snr_gamma < math.inf:
+            raise Refused(f"min_snr_gamma must be a number above 0, got {self.min_snr_gamma}")
         if self.min_snr_gamma is not None and self.prediction not in ("eps", "x0", "v"):
             raise Refused(f"min-SNR weights are of the predictions eps, x0 and v, not of {self.prediction!r}")
 

@@ -9,6 +9,8 @@ its seed, so that among 50,000 hashed seeds two images would be expected to shar
 from __future__ import annotations
 
 import hashlib
+import operator
+import reprlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,15 +22,20 @@ from ddim.refused import Refused
 
 X_T = "x_T"  # purposes in use; a new use of randomness takes a new name
 STEP = "step"
-MOST_SEEDS = 10**8  # of one list: as Python's whole numbers they take gigabytes already
+DIGITS = 1000  # of a seed
+MOST_SEEDS = 10**7  # of one list: as Python's whole numbers they take 400 MB
 
 
 def generator(seed: int, purpose: str, step: Time = 0) -> np.random.Generator:
     """The NumPy generator of one (seed, purpose, step): the only source of randomness in this package."""
-    if seed < 0:
-        raise Refused(f"a seed must be a whole number >= 0, got {seed}")
+    try:
+        whole = operator.index(seed)
+    except TypeError:
+        raise Refused(f"a seed must be a whole number >= 0, got {reprlib.repr(seed)}") from None
+    if whole < 0:
+        raise Refused(f"a seed must be a whole number >= 0, got {whole}")
     at = repr(float(step)) if isinstance(step, float) else int(step)  # NumPy floats say their type
-    digest = hashlib.blake2b(f"{purpose}/{int(seed)}/{at}".encode(), digest_size=16).digest()
+    digest = hashlib.blake2b(f"{purpose}/{whole}/{at}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
@@ -51,32 +58,34 @@ def noise(
         dtype, device: where the result goes; the draw itself is float64 on the CPU.
 
     Raises:
-        Refused: a negative seed.
+        Refused: a seed that is negative, or no whole number.
     """
     rows = [generator(seed, purpose, step).standard_normal(tuple(shape)) for seed in seeds]
     draw = np.stack(rows) if rows else np.empty((0, *shape))
     return torch.from_numpy(draw).to(dtype).to(device)
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Seeds as people write them: "7", "1,2,5-10", "0-49999" (both ends in).
+def parse_seeds(text: str, most: int | None = None) -> list[int]:
+    """Seeds as people write them: "7", "1,2,5-10", "0-49999" (both ends in); so many at most, or MOST_SEEDS.
 
     Raises:
         Refused: not of that form, a falling range, a seed named twice, or more than MOST_SEEDS.
     """
     seeds: list[int] = []
+    most = MOST_SEEDS if most is None else most
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
-        if not low.isdecimal() or (dash and not high.isdecimal()):
+        if not low.isdecimal() or (dash and not high.isdecimal()) or max(len(low), len(high)) > DIGITS:
             raise Refused(
-                f'seeds are written like "7", "1,2,5-10" or "0-49999"; cannot read {part.strip()!r} in {text!r}'
+                'seeds are written like "7", "1,2,5-10" or "0-49999"; '
+                f"cannot read {reprlib.repr(part.strip())} in {reprlib.repr(text)}"
             )
         first, last = int(low), int(high if dash else low)
         if last < first:
             raise Refused(f"the seed range {part.strip()!r} runs backwards: {first} is above {last}")
-        if len(seeds) + last - first + 1 > MOST_SEEDS:
-            raise Refused(f"more than {MOST_SEEDS} seeds at once in {text!r}; divide them among several jobs")
+        if len(seeds) + last - first + 1 > most:
+            raise Refused(f"more than {most} seeds at once in {reprlib.repr(text)}; divide them among several jobs")
         seeds.extend(range(first, last + 1))
     if len(set(seeds)) != len(seeds):
-        raise Refused(f"a seed is named twice in {text!r}; every seed makes one image")
+        raise Refused(f"a seed is named twice in {reprlib.repr(text)}; every seed makes one image")
     return seeds

@@ -56,9 +56,10 @@ def trajectory(
     Gradients pass, unless the caller says torch.no_grad.
 
     Raises:
-        Refused: tau not monotone or outside 0..T; a stochastic solver without noise or walking upwards; a solver that
-            needs a variance, and a denoiser that says none.
+        Refused: x not of floating-point numbers; tau not monotone or outside 0..T; a stochastic solver without noise or
+            walking upwards; a solver that needs a variance, and a denoiser that says none.
     """
+    refuse_whole_numbers(x)
     denoise = bound(denoise, conditions).pinned()
     times = denoise.process.checked(tau)
     pairs = list(itertools.pairwise(times))
@@ -90,6 +91,12 @@ def asked(denoise: Denoiser, solver: Solver[Any], tau: Sequence[Any]) -> tuple[A
     stand_in = _Noted(silent, [])
     sample(stand_in, noise([0], (2,)), tau, solver=solver.rows(slice(0, 1)), seeds=[0])
     return tuple(stand_in.times)
+
+
+def refuse_whole_numbers(x: Tensor) -> None:
+    """States, and pictures in [-1, 1], are floating-point numbers; levels 0..255 would be taken for them in silence."""
+    if not x.is_floating_point():
+        raise Refused(f"states are floating-point tensors, got {x.dtype}; levels become them by ddim.pixels.from_uint8")
 
 
 def end_of(walk: Iterator[Step[Any]]) -> Tensor:

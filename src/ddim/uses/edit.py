@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any
 
 import torch
@@ -114,7 +114,12 @@ def along(x_T: Tensor, towards: Tensor, amount: float) -> Tensor:
         x_T: latents (B, *).
         towards: a direction (*), from `direction`.
         amount: 0 changes nothing; 1 is the difference between the two means.
+
+    Raises:
+        Refused: an amount that is not finite.
     """
+    if not isfinite(amount):
+        raise Refused(f"`amount` must be finite, got {amount}; 1 is the difference of the two means")
     moved = x_T + amount * towards.to(x_T)
     shape = (-1, *([1] * (x_T.ndim - 1)))
     before, after = x_T.flatten(1).norm(dim=1), moved.flatten(1).norm(dim=1)
@@ -141,7 +146,7 @@ def inpaint(
 
     Args:
         x_0: images (B, *).
-        mask: true (or 1) where to paint; broadcasts to x_0.
+        mask: true (or 1) where to paint, else false (or 0); (H, W) as the images, or more dimensions that broadcast.
         seeds: one an image; everything random depends on them alone.
         eta: of the sampling steps; the paper samples with DDPM, that is 1.
         resample, jump: U and the jump length of the paper; NFE is steps * resample.
@@ -155,10 +160,7 @@ def inpaint(
         raise Refused(f"resample and jump must be at least 1, got {resample} and {jump}")
     if len(seeds) != len(x_0):
         raise Refused(f"{len(x_0)} images need {len(x_0)} seeds, got {len(seeds)}")
-    try:
-        paint = mask.to(x_0.device).bool().expand(x_0.shape)
-    except RuntimeError:
-        raise Refused(f"a mask {tuple(mask.shape)} does not fit images {tuple(x_0.shape)}") from None
+    paint = _painted(mask.to(x_0.device), x_0)
     denoise = bound(denoise, conditions)
     full, some = paint.flatten(1).all(1), paint.flatten(1).any(1)
     out = x_0.clone()
@@ -169,6 +171,19 @@ def inpaint(
             part = denoise.rows(rows)  # an image whose mask is empty takes its conditions with it
             out[rows] = _repaint(part, x_0[rows], paint[rows], tau, own, eta, again, jump)
     return out
+
+
+def _painted(mask: Tensor, x_0: Tensor) -> Tensor:
+    """The mask as true and false, in the images' shape."""
+    last = min(mask.ndim, x_0.ndim - 1, 2)
+    if not last or mask.shape[-last:] != x_0.shape[-last:] or (last < 2 and x_0.ndim > 2):
+        raise Refused(f"a mask {tuple(mask.shape)} does not fit images {tuple(x_0.shape)}")
+    if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+        raise Refused("a mask holds true (1) where to paint and false (0) elsewhere, nothing between")
+    try:
+        return mask.bool().expand(x_0.shape)
+    except RuntimeError:
+        raise Refused(f"a mask {tuple(mask.shape)} does not fit images {tuple(x_0.shape)}") from None
 
 
 def _repaint(

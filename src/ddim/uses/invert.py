@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ddim.denoise import NONE, Conditions, Denoiser, bound, labels
 from ddim.refused import Refused
-from ddim.solve import Implicit, gamma_for
+from ddim.solve import Implicit, gamma_for, refuse_whole_numbers
 from ddim.uses.certificate import Certificate, LatentRecipe
 from ddim.uses.latents import Latents
 from ddim.uses.roads import METHODS, Job, Method, Steps, Tell, walked
@@ -52,9 +52,10 @@ def encode(
             more where images turn out to need the coupled scheme.
 
     Raises:
-        Refused: an unknown method; a denoiser that is not invertible (a clip, a threshold); tau not falling;
-            "bdia" with fewer than 2 steps, or "exact" where one step could not be solved.
+        Refused: images of whole numbers; an unknown method; a denoiser that is not invertible (a clip, a
+            threshold); tau not falling; "bdia" with fewer than 2 steps, or "exact" where one step could not be solved.
     """
+    refuse_whole_numbers(x_0)
     if method not in METHODS:
         raise Refused(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
     steps = Steps(progress)
@@ -120,6 +121,7 @@ def decode(
     if not isinstance(latents, Latents):
         if tau is None:
             raise Refused("plain latents do not know their times: give tau")
+        refuse_whole_numbers(latents)
         return Job(bound(denoise, conditions), tuple(tau)).down(work(latents)).to(latents.dtype)
     recipe = latents.recipe
     job = Job(_checked(denoise, conditions), recipe.tau if tau is None else tuple(tau))

@@ -19,6 +19,7 @@ from torch import Tensor
 from ddim.files import read_tensors, write_tensors
 from ddim.refused import Refused
 from ddim.uses.certificate import Certificate, LatentRecipe
+from ddim.uses.latentfile import read_columns, read_recipe
 
 FORMAT = "1"
 
@@ -115,16 +116,29 @@ class Latents:
         tensors, metadata = read_tensors(path)
         if metadata.get("ddim_latents") != FORMAT:
             raise Refused(f"{path} holds no latents of this version; make them with `ddim encode`")
-        recipe = json.loads(metadata["recipe"])
-        unsolved, names = tuple(recipe.pop("unsolved")), tuple(recipe.pop("names"))
-        for name in names:  # files are written under these
-            if not isinstance(name, str) or name in ("", ".", "..") or any(c in name for c in "/\\\0"):
-                raise Refused(f"{path} names an image {name!r}, which is no file name")
-        recipe["tau"] = tuple(recipe["tau"])
-        measured = Certificate(**{name: tensors.pop(name) for name in ("residual", "psnr", "max_error", "nfe")})
-        return cls(
-            tensors["x_T"], LatentRecipe(**recipe), measured, tensors["coupled"], tensors.get("states"), unsolved, names
-        )
+        recipe, unsolved, names = read_recipe(metadata.get("recipe", ""), str(path))
+        found = cls(recipe=recipe, unsolved=unsolved, names=names, **read_columns(tensors, str(path)))
+        found.check(str(path))
+        return found
+
+    def check(self, where: str) -> None:
+        """That its parts belong together.
+
+        Raises:
+            Refused: other numbers of images here and there; names `where`.
+        """
+        n, coupled = len(self), int(self.coupled.sum())
+        counts = {name: len(value) for name, value in (vars(self.certificate) | {"coupled": self.coupled}).items()}
+        own = {name: len(self.recipe.conditions[name]) for name in _per_image(self.recipe.conditions)}
+        counts |= own | ({"names": len(self.names)} if self.names else {})
+        odd = [f"{name} for {count}" for name, count in counts.items() if count != n]
+        if odd:
+            raise Refused(f"{where} holds {n} latents, but {odd[0]}")
+        if any(not 0 <= i < n for i in self.unsolved):
+            raise Refused(f"{where}: unsolved names images beyond its {n}")
+        shape = None if self.states is None else tuple(self.states.shape)
+        if (coupled or shape is not None) and shape != (coupled, 2, *self.shape[1:]):
+            raise Refused(f"{where}: states of shape {shape} do not fit {coupled} coupled images, {tuple(self.shape)}")
 
     def part(self, start: int, stop: int) -> Latents:
         """The latents start..stop-1, with what is known of them."""

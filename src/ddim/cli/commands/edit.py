@@ -15,6 +15,8 @@ from ddim.refused import Refused
 if TYPE_CHECKING:
     from torch import Tensor
 
+MOST = 1024  # edits at once: all of them are in one picture
+
 
 @options.command
 class Command(
@@ -58,12 +60,12 @@ class Command(
         from ddim.cli import edits
 
         out, kind = free_folder(self.place()), edits.kind_of(self)
+        noised = kind in ("strength", "mask")  # else the image is encoded
+        seeds = ddim.process.parse_seeds(self.seeds, MOST) if noised else [0]
         model = self.load()
         if not self.image.is_file():
             raise Refused(f"there is no image {self.image}")
         x = self.read(model, [self.image])
-        noised = kind in ("strength", "mask")  # else the image is encoded
-        seeds = ddim.process.parse_seeds(self.seeds) if noised else [0]
         precision = self.precision if noised else self.to_come_back
         label = edits.one_class(model, self.label, "--label")
         sampler = self.sampler(model, steps=self.steps, label=label, clip=False, precision=precision)
@@ -83,7 +85,7 @@ class Command(
 
     def _by_mask(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
         images = sampler.space.encode(x).expand(len(seeds), *x.shape[1:])
-        mask = show.read_mask(model, self.mask, self.fit, self.inner(model.picture_shape))
+        mask = show.read_mask(model, self.mask, self.image, self.fit, self.inner(model.picture_shape))
         made = ddim.uses.inpaint(
             sampler.bound(seeds), images, mask, sampler.tau, seeds=seeds,
             eta=1.0 if self.eta is None else self.eta, resample=self.resample, jump=self.jump,

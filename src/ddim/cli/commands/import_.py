@@ -11,6 +11,7 @@ import tyro
 import ddim
 from ddim.cli import options, pictures
 from ddim.refused import Refused
+from ddim.stored import from_yaml
 
 
 @options.command
@@ -62,5 +63,5 @@ def merged(settings: dict[str, Any], assignments: tuple[str, ...]) -> dict[str, 
                 raise Refused(f"--set {text}: {section} is not a section")
             place[section] = dict(inner)
             place = place[section]
-        place[last] = ddim.checkpoints.parsed(value, f"--set {text}: the value")
+        place[last] = from_yaml(value, f"--set {text}: the value")
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,8 @@ from ddim.refused import Refused
 
 if TYPE_CHECKING:
     from ddim.cli.between import Between
+
+MOST = 4096  # images at once: all of them are in one picture
 
 
 @options.command
@@ -104,13 +107,17 @@ class Command(
     def _grid(self) -> tuple[int, int] | None:
         if len(self.between) < 2 or self.frames < 2:
             raise Refused(f"a path needs two points and two frames, got {len(self.between)} and {self.frames}")
+        if self.frames > MOST:
+            raise Refused(f"--frames is at most {MOST}, got {self.frames}: all of them are in one picture")
         if self.ddpm and len(self.between) != 2:
             raise Refused(f"--ddpm goes between two points, got {len(self.between)}")
         if self.grid is None:
             return None
         rows, cross, columns = self.grid.partition("x")
-        if not (cross and rows.isdecimal() and columns.isdecimal() and min(int(rows), int(columns)) >= 2):
-            raise Refused(f"--grid is written like 7x7, both at least 2, got {self.grid!r}")
+        whole = cross and rows.isdecimal() and columns.isdecimal() and len(self.grid) < 12
+        if not whole or min(int(rows), int(columns)) < 2 or int(rows) * int(columns) > MOST:
+            like = f"like 7x7, both at least 2, {MOST} images at most"
+            raise Refused(f"--grid is written {like}, got {reprlib.repr(self.grid)}")
         if len(self.between) != 4:
             raise Refused(f"--grid needs four corners in --between, got {len(self.between)}")
         return int(rows), int(columns)

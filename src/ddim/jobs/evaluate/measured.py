@@ -21,6 +21,7 @@ from ddim.files import digest, read_tensors, write_tensors
 from ddim.jobs.job import ALONE, Share
 from ddim.pixels import Pixels
 from ddim.refused import Refused
+from ddim.stored import NUMBER, Rule, checked, is_number, is_whole, listed, object_from_json
 
 KEPT = 256  # images of each set kept as pixels: the first ones make its grid
 EVERY = 60.0  # seconds between two savings of an unfinished set
@@ -188,11 +189,35 @@ def _read(path: Path) -> Made:
     return _opened(path)[0]
 
 
+ABOUT: dict[str, Rule] = {
+    "seconds_per_image": NUMBER,
+    "nfe": NUMBER,
+    "times": ("a list of numbers", lambda v: listed(v, is_number)),
+    "places": ("places, each three whole numbers", lambda v: listed(v, _is_place)),
+}
+
+
+def _is_place(value: Any) -> bool:
+    return len(listed(value, lambda n: is_whole(n, 0)) or ()) == 3
+
+
 def _opened(path: Path) -> tuple[Made, dict[str, Any]]:
+    """A set, and what the file says of it.
+
+    Raises:
+        Refused: damaged; to remove it is to make it anew.
+    """
     tensors, words = read_tensors(path)
-    about: dict[str, Any] = json.loads(words["about"])
+    where = f"{path} is damaged, remove it and it is made anew: it"
+    about = checked(object_from_json(words.get("about", ""), where), ABOUT, where)
+    features, logits, pixels = (tensors.get(name) for name in ("features", "logits", "pixels"))
+    if features is None or pixels is None or any(about.get(name) is None for name in list(ABOUT)[:3]):
+        raise Refused(f"{where} lacks features, pixels, or what they cost")
+    rows = features.is_floating_point() and features.ndim == 2
+    beside = logits is None or (logits.is_floating_point() and logits.ndim == 2 and len(logits) == len(features))
+    if not (rows and beside and pixels.dtype == torch.uint8 and pixels.ndim == 4 and bool(features.isfinite().all())):
+        raise Refused(f"{where} holds no finite features, one row an image, and pixels")
     made = Made(
-        tensors["features"], tensors.get("logits"), tensors["pixels"].numpy(), about["seconds_per_image"],
-        about["nfe"], tuple(about["times"]),
+        features, logits, pixels.numpy(), about["seconds_per_image"], about["nfe"], about["times"]
     )  # fmt: skip
     return made, about

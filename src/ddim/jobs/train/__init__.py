@@ -6,7 +6,7 @@ from ddim.jobs.train.loss import Denoising
 from ddim.jobs.train.plan import Cadence, Plan
 from ddim.jobs.train.reached import Standing, standing
 from ddim.jobs.train.recipe import Recipe
-from ddim.jobs.train.run import ancestor_of, refuse_existing, start, stored_recipe, train_run
+from ddim.jobs.train.run import ancestor_of, provenance, refuse_existing, start, stored_recipe, train_run
 from ddim.jobs.train.snapshots import (
     AVERAGES,
     Snapshot,
@@ -37,6 +37,7 @@ __all__ = [
     "fit",
     "keep_snapshot",
     "new_state",
+    "provenance",
     "read_snapshot",
     "refuse_existing",
     "resolve_precision",

@@ -11,6 +11,8 @@ import numpy as np
 
 from ddim.files import write_text
 from ddim.jobs.train.loop import Progress
+from ddim.refused import Refused
+from ddim.stored import NUMBER, Rule, checked, counted, object_from_json
 
 LOG, BOARD = "log.jsonl", "tensorboard"
 
@@ -44,12 +46,17 @@ class Log:
         self.board.close()  # type: ignore[no-untyped-call]
 
 
+FIELDS: dict[str, Rule] = {"step": counted(0)} | dict.fromkeys(Progress._fields[1:], NUMBER)
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; a last line cut by a crash is left out."""
+    """The whole lines of a log; a line cut by a crash, or damaged, is left out."""
     found = []
-    for text in path.read_text().splitlines() if path.exists() else ():
+    for text in path.read_bytes().splitlines() if path.is_file() else ():
         try:
-            found.append(json.loads(text))
-        except ValueError:
+            line = checked(object_from_json(text, "a line of the log"), FIELDS, "a line of the log")
+        except Refused:
             continue
+        if line.get("step") is not None:
+            found.append(line)
     return found

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ddim.files import read_json
 from ddim.jobs.job import RECIPE
 from ddim.jobs.train.log import LOG, lines
-from ddim.jobs.train.run import stored_recipe
+from ddim.jobs.train.run import provenance, stored_recipe
 from ddim.jobs.train.state import STATE, checkpoints, step_of
+from ddim.stored import WORD, checked
 
 
 class Standing(NamedTuple):
@@ -41,7 +41,7 @@ def standing(run: Path) -> Standing | None:
     """How far the run in this folder has come; None if it is no run.
 
     Raises:
-        Refused: its recipe is damaged.
+        Refused: its recipe, or its provenance, is damaged.
     """
     if not (run / STATE / RECIPE).is_file():
         return None
@@ -50,16 +50,10 @@ def standing(run: Path) -> Standing | None:
     steps = step_of(found[-1]) if found else 0
     told = lines(run / LOG)
     speeds = [line["images_per_second"] for line in told[-20:] if line.get("images_per_second")]
-    batch = int(recipe.get("batch_size", 0))
-    about = _provenance(run)
+    batch = recipe.get("batch_size") or 0
+    about = checked(provenance(run), {"data": WORD, "command": WORD}, f"the provenance in {run / 'ddim.json'}")
     return Standing(
         steps, steps * batch, batch, recipe.get("source") or about.get("data"),
         recipe.get("command") or about.get("command"), told[-1]["step"] if told else None,
         told[-1].get("smooth_loss") if told else None, statistics.median(speeds) if speeds else None,
     )  # fmt: skip
-
-
-def _provenance(run: Path) -> dict[str, Any]:
-    path = run / "ddim.json"
-    found = read_json(path).get("provenance") if path.is_file() else None
-    return found if isinstance(found, dict) else {}

@@ -7,7 +7,6 @@ part of it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +16,48 @@ from typing import Any, Protocol
 from ddim.jobs.job import differences, plain
 from ddim.process import Objective, Schedule
 from ddim.refused import Refused
+from ddim.stored import (
+    FLAG,
+    NUMBER,
+    POSITIVE,
+    WORD,
+    Rule,
+    checked,
+    content_of,
+    counted,
+    is_whole,
+    listed,
+    object_from_json,
+    only,
+)
 
 SCHEDULES = ("linear", "scaled_linear", "cosine", "sigmoid")
 PREDICTIONS = ("eps", "x0", "v")  # what a model folder can say of itself
+MOST_TIMES = 100_000  # of a schedule: a table of them is kept in every model folder
 MAY_CHANGE = ("accumulation", "command", "source")
 """On resume: rounding at most; the words it was begun with; where the weights it began from lie."""
+
+
+FIELDS: dict[str, Rule] = {
+    **dict.fromkeys(("prediction", "schedule", "optimizer", "precision"), WORD),
+    **dict.fromkeys(("batch_size", "accumulation"), counted(1)),
+    "timesteps": counted(1, MOST_TIMES),
+    **dict.fromkeys(("warmup", "lr_decay_steps", "seed"), counted(0)),
+    **dict.fromkeys(("min_snr_gamma", "lr", "clip"), POSITIVE),
+    **dict.fromkeys(("weight_decay", "ema", "label_dropout"), NUMBER),
+    **dict.fromkeys(("zero_terminal_snr", "flip"), FLAG),
+}
+"""Of a recipe, each with its type; what lies in its range is asked for all of them together."""
+STORED: dict[str, Rule] = {
+    **FIELDS,
+    **dict.fromkeys(("preset", "data", "source", "command", "init"), WORD),
+    "shape": (
+        "three whole numbers from 1",
+        lambda v: v if len(listed(v, lambda n: is_whole(n, 1)) or ()) == 3 else None,
+    ),
+    "conditional": FLAG,
+}
+"""What a run stores beside its recipe."""
 
 
 class Pace(Protocol):
@@ -86,13 +122,12 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"batch_size": 1, "accumulation": 1, "warmup": 0, "weight_decay": 0, "seed": 0, "timesteps": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise Refused(f"{name} must be at least {low}, got {getattr(self, name)}")
-        for name in ("lr", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise Refused(f"{name} must be above 0, got {getattr(self, name)}")
+        checked(vars(self), FIELDS, "a training run")
+        missing = [f.name for f in dataclasses.fields(self) if f.default is not None and getattr(self, f.name) is None]
+        if missing:
+            raise Refused(f"a training run needs {missing[0]}, got None")
+        if self.weight_decay < 0:
+            raise Refused(f"weight_decay must be at least 0, got {self.weight_decay}")
         for name in ("ema", "label_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise Refused(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
@@ -144,17 +179,9 @@ def read_recipe(path: Path, run: Path) -> dict[str, Any]:
     Raises:
         Refused: there is nothing, or it is damaged; names the run or the file.
     """
-    try:
-        stored = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise Refused(
-            f"{run} holds no run to resume (no {path.relative_to(run)}); start one without `resume`"
-        ) from None
-    except ValueError as error:
-        raise Refused(f"{path} is damaged: {error}") from None
-    if not isinstance(stored, dict):
-        raise Refused(f"{path} is damaged: it holds no recipe")
-    return stored
+    if not path.exists():
+        raise Refused(f"{run} holds no run to resume (no {path.relative_to(run)}); start one without `resume`")
+    return checked(object_from_json(content_of(path), f"{path} is damaged: it"), STORED, f"{path} is damaged")
 
 
 def difference(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:

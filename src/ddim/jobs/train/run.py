@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ddim.data import Batches
-from ddim.files import Hold, alone, is_temporary, sweep, write_text
+from ddim.files import Hold, alone, is_temporary, read_json, sweep, write_text
 from ddim.jobs.job import RECIPE
 from ddim.jobs.train.log import BOARD, LOG, Log
 from ddim.jobs.train.loop import DivergedError, Progress, fit
@@ -141,12 +141,18 @@ def ancestor_of(run: Path) -> dict[str, Any] | None:
     if not checkpoints(run / STATE):
         return None
     sha = read_recipe(run / STATE / RECIPE, run).get("init")
-    try:
-        told = json.loads((run / "ddim.json").read_text())["provenance"]["init"]
-    except (OSError, ValueError, LookupError, TypeError):  # never exported: the recipe still has the hash
-        told = None
+    told = provenance(run).get("init")  # nothing where it was never exported: the recipe still has the hash
     known = told if isinstance(told, dict) and told.get("sha256") == sha else {"source": None, "provenance": None}
     return None if sha is None else {**known, "sha256": sha}
+
+
+def provenance(run: Path) -> dict[str, Any]:
+    """What a run's model says of where it comes from; nothing where there is none, or none that can be read."""
+    try:
+        found = read_json(run / "ddim.json").get("provenance")
+    except (OSError, Refused):
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 def _refuse_lost_state(run: Path) -> None:

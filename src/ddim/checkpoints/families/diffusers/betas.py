@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from ddim.checkpoints.settings import is_number, number, whole
+from ddim.checkpoints.settings import number, whole
 from ddim.process import Schedule
 from ddim.refused import Refused
+from ddim.stored import is_number
 
 MAX_T = 1_000_000
 DEFAULT_BETAS = ((1e-4, 0.02), (0.00085, 0.012))

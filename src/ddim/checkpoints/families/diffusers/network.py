@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ddim.checkpoints.families.diffusers.changes import MAX_WIDTH, change
-from ddim.checkpoints.settings import SHOWN, is_number, is_whole, known_only, whole
+from ddim.checkpoints.settings import SHOWN, known_only, whole
 from ddim.nets import CHANGES, LucidrainsUnet
 from ddim.refused import Refused
+from ddim.stored import is_number, is_whole
 
 MAX_LEVELS, MAX_LAYERS = 16, 64
 FAULTS = (  # whatever diffusers and torch make of settings that describe no network

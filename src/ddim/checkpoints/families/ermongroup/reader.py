@@ -22,7 +22,6 @@ from ddim.checkpoints.settings import (
     choice,
     flag,
     fraction,
-    is_whole,
     known_only,
     number,
     section,
@@ -30,6 +29,7 @@ from ddim.checkpoints.settings import (
 )
 from ddim.process import Schedule
 from ddim.refused import Refused
+from ddim.stored import is_whole
 
 KIND = "ermongroup"
 ENDS = (

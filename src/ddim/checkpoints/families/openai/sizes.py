@@ -8,8 +8,9 @@ from typing import Any
 
 from ddim.checkpoints.families.openai.layout import Layout
 from ddim.checkpoints.families.sides import doubted, levels_at, listed, refuse_misfit, sides_of
-from ddim.checkpoints.settings import MAX_SIDE, is_whole, whole
+from ddim.checkpoints.settings import MAX_SIDE, whole
 from ddim.refused import Refused
+from ddim.stored import is_whole
 
 SIZES = {
     (0.5, 1, 1, 2, 2, 4, 4): 512,

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ddim.checkpoints.facts import OURS, WHOLE, checked, refuse_gaps, schedule_in
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.safety import read_safetensors
-from ddim.checkpoints.settings import is_whole
 from ddim.files import VERSION, read_json, whole_folder, write_json, write_tensors
 from ddim.nets import OwnNetwork, weights_hash
 from ddim.refused import Refused
+from ddim.stored import is_whole
 
 WEIGHTS = "network.safetensors"
 PLAIN = tuple(name for name in WHOLE if name != "shape")  # which may be any here, not only a picture's

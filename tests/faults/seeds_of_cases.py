@@ -1,0 +1,68 @@
+"""Whole files of every kind, made once by the commands themselves: the cases are copies of them with something wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from arena import Arena
+from PIL import Image
+
+from conftest import save_tiny  # of tests/
+
+
+def templates(arena: Arena) -> Path:
+    """A folder with a model, a run, a job, latents, a report, an ONNX folder, pictures and a table of them."""
+    root = arena.root / "templates"
+    root.mkdir()
+    save_tiny(root / "model", num_classes=3, labels=["cat", "dog", "owl"], shape=(1, 8, 8))
+    pictures(root / "pictures", 30)
+    table(root / "table.parquet")
+    model, made = str(root / "model"), str(root / "pictures")
+    short = ["--device", "cpu", "--precision", "fp32"]
+    commands: dict[str, list[str]] = {
+        "run": ["train", made, "--out", str(root / "run"), "--max-steps", "4", "--batch-size", "4", "--log-every", "1",
+                "--preview-every", "0", "--checkpoint-every", "2", "--preset", "digits", *short],
+        "job": ["sample", model, "--count", "3", "--steps", "2", "--label", "cycle", "--out", str(root / "job"), *short],
+        "latents": ["encode", model, *(f"{made}/a/0{i}.png" for i in (1, 3, 5)), "--steps", "3", "--out", str(root / "z.safetensors"), *short],
+        "report": ["evaluate", model, made, "--steps", "1", "--eta", "0", "--no-sigma-hat", "--count", "10", "--extractor",
+                   "pixels", "--out", str(root / "report"), *short],
+        "tuned": ["tune", model, made, "--steps", "2", "--latents", "2", "--long", "4", "--candidates", "4", "--trials", "1",
+                  *short],
+        "onnx": ["export", model, str(root / "onnx"), "--to", "onnx"],
+    }  # fmt: skip
+    for name, argv in commands.items():
+        made_of = arena.run(lambda _, argv=argv: argv, times=10)
+        if made_of.code:
+            raise RuntimeError(f"no {name}: {made_of.err[-2000:]}")
+    return root
+
+
+def pictures(folder: Path, n: int, size: int = 8) -> None:
+    """n grey PNGs in two class folders."""
+    for i in range(n):
+        place = folder / ("a" if i % 2 else "b")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(i, size)).save(place / f"{i:02d}.png")
+
+
+def picture(i: int, size: int = 8) -> Any:
+    """A grey picture, never the same twice."""
+    y, x = np.mgrid[0:size, 0:size]
+    return ((x * (20 + i) + y * (7 + 3 * i)) % 256).astype(np.uint8)
+
+
+def table(path: Path, rows: int = 24, **more: Any) -> None:
+    """A Parquet file as `datasets` writes it."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    cells = []
+    for i in range(rows):
+        data = io.BytesIO()
+        Image.fromarray(picture(i)).save(data, format="PNG")
+        cells.append({"bytes": data.getvalue(), "path": None})
+    pq.write_table(pa.table({"image": cells, "label": [i % 2 for i in range(rows)], **more}), path)
