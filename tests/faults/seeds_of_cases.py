@@ -12,9 +12,15 @@ from PIL import Image
 from conftest import save_tiny  # of tests/
 
 
-def templates(arena: Arena) -> Path:
-    """A folder with a model, a run, a job, latents, a report, an ONNX folder, pictures and a table of them."""
-    root = arena.root / "templates"
+SLOW = ("report", "tuned", "onnx")
+
+
+def templates(arena: Arena, *, few: bool = False) -> Path:
+    """A folder with a model, a run, a job, latents, a report, an ONNX folder, pictures and a table of them.
+
+    `few`: without what takes seconds to make.
+    """
+    root = arena.root / ("few" if few else "templates")
     root.mkdir()
     save_tiny(root / "model", num_classes=3, labels=["cat", "dog", "owl"], shape=(1, 8, 8))
     pictures(root / "pictures", 30)
@@ -33,6 +39,8 @@ def templates(arena: Arena) -> Path:
         "onnx": ["export", model, str(root / "onnx"), "--to", "onnx"],
     }  # fmt: skip
     for name, argv in commands.items():
+        if few and name in SLOW:
+            continue
         made_of = arena.run(lambda _, argv=argv: argv, times=10)
         if made_of.code:
             raise RuntimeError(f"no {name}: {made_of.err[-2000:]}")
