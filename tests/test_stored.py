@@ -15,7 +15,8 @@ DEEP = 100_000
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("NaN", "NaN is no number"), ('{"a": [-Infinity]}', "-Infinity is no number"), ("[1e999]", "beyond all numbers"),
+        ("NaN", "NaN is no number"), ('{"a": [-Infinity]}', "-Infinity is no number"),
+        ("[1e999]", "beyond all numbers"),
         ("1" * 5000, "x is not readable as JSON"), ("[" * DEEP + "]" * DEEP, "x is not readable as JSON"),
         ("[" * 70 + "]" * 70, "more than 64 lists or mappings"), (b"\xff\xfe", "x is not readable as JSON"),
         ("{} {}", "Extra data"), ("", "x is not readable as JSON"),

@@ -48,7 +48,8 @@ def labelled(tmp_path: Path) -> Path:
     ("name", "value"),
     [
         ("shape", 5), ("shape", "abc"), ("shape", [1, 28]), ("shape", [1, 28.5, 28]), ("shape", [1, -28, 28]),
-        ("data_range", 2), ("data_range", [1.0, -1.0]), ("data_range", [0, 0]), ("data_range", [0, 10**400]), ("data_range", [-1, 0, 1]),
+        ("data_range", 2), ("data_range", [1.0, -1.0]), ("data_range", [0, 0]),
+        ("data_range", [0, 10**400]), ("data_range", [-1, 0, 1]),
         ("data_range", "01"), ("num_classes", [10]), ("num_classes", "ten"), ("num_classes", 0), ("null_label", -1),
         ("null_label", True), ("labels", 5), ("labels", "ab"), ("labels", [None, "a"]), ("notes", 3),
         ("notes", "one sentence"), ("notes", [1]), ("alpha_bar", 5), ("alpha_bar", [1, 10**400]),

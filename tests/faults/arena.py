@@ -43,13 +43,22 @@ class Arena:
 
     def __init__(self, root: Path) -> None:
         self.root, self.count = root, 0
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1",
-               "DDIM_CACHE": str(root / "cache"), "PYTHONWARNINGS": "ignore"}  # fmt: skip
+        env = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "DDIM_CACHE": str(root / "cache"),
+            "PYTHONWARNINGS": "ignore",
+        }
         env.pop("DDIM_TRACEBACK", None)
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("warm.py"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=env, text=True,
-        )  # fmt: skip
+            [sys.executable, str(Path(__file__).with_name("warm.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=env,
+            text=True,
+        )
         self.warm = self._read()["ready"]
 
     def _read(self) -> dict:
@@ -59,15 +68,21 @@ class Arena:
         return json.loads(line)
 
     def run(self, make: Callable[[Path], list[str]], times: int = 1, **env: str) -> Outcome:
-        """A command in a new folder that `make` fills, which gives its words; it may take so many times as long as usual."""
+        """A command in a new folder that `make` fills, which gives its words; `times` as long as usual."""
         self.count += 1
         home = self.root / f"{self.count:05d}"
         folder = home / "here"
         folder.mkdir(parents=True)
         argv = make(folder)
         before = held(folder)
-        asked = {"argv": argv, "cwd": str(folder), "out": str(home / "out"), "err": str(home / "err"), "env": env,
-                 "times": times}  # fmt: skip
+        asked = {
+            "argv": argv,
+            "cwd": str(folder),
+            "out": str(home / "out"),
+            "err": str(home / "err"),
+            "env": env,
+            "times": times,
+        }
         self.process.stdin.write(json.dumps(asked) + "\n")
         self.process.stdin.flush()
         ended = self._read()
@@ -122,7 +137,7 @@ def held(folder: Path) -> dict[str, bytes]:
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
         if path.is_symlink():
-            found[name] = b"link " + os.readlink(path).encode()
+            found[name] = b"link " + str(path.readlink()).encode(errors="surrogateescape")
         elif path.is_file():
             found[name] = path.read_bytes() if path.stat().st_size < 2**20 else b"%d" % path.stat().st_size
         else:

@@ -1,4 +1,4 @@
-"""Pictures, tables, weights and programs: files nobody vouches for, damaged, hostile, or of another kind than their name."""
+"""Pictures, tables, weights and programs: files nobody vouches for, damaged or hostile."""
 
 import io
 import json
@@ -21,8 +21,21 @@ from safetensors.torch import load_file, save_file
 from seeds_of_cases import picture, pictures, table
 
 FAST = ["--precision", "fp32", "--device", "cpu"]
-TRAIN = ["train", "it", "--out", "made", "--max-steps", "1", "--batch-size", "2", "--preview-every", "0", "--preset",
-         "digits", *FAST]  # fmt: skip
+TRAIN = [
+    "train",
+    "it",
+    "--out",
+    "made",
+    "--max-steps",
+    "1",
+    "--batch-size",
+    "2",
+    "--preview-every",
+    "0",
+    "--preset",
+    "digits",
+    *FAST,
+]
 ENCODE = ["encode", "TEMPLATES/model", "it", "--steps", "2", "--out", "z.safetensors", *FAST]
 
 
@@ -38,8 +51,22 @@ def picture_cases(root: Path) -> Iterator[Case]:
             )
         edit = ["edit", "TEMPLATES/model", "it/a/bad.png", "--out", "made", "--steps", "2", "--seeds", "0", *FAST]
         yield Case(f"picture {name} edit", _beside(root, make, edit))
-        mask = ["edit", "TEMPLATES/model", "it/a/good0.png", "--mask", "it/a/bad.png", "--out", "made", "--steps", "2",
-                "--seeds", "0", "--resample", "1", *FAST]  # fmt: skip
+        mask = [
+            "edit",
+            "TEMPLATES/model",
+            "it/a/good0.png",
+            "--mask",
+            "it/a/bad.png",
+            "--out",
+            "made",
+            "--steps",
+            "2",
+            "--seeds",
+            "0",
+            "--resample",
+            "1",
+            *FAST,
+        ]
         yield Case(f"picture {name} as mask", _beside(root, make, mask))
 
 
@@ -117,15 +144,22 @@ BAD_PICTURES: dict[str, Callable[[Path], None]] = {
     "floats": _saved(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF"),
     "whole numbers": _saved(Image.fromarray(np.full((8, 8), -5, np.int32)), "TIFF"),
     "NaN": _saved(Image.fromarray(np.full((8, 8), np.nan, np.float32)), "TIFF"),
-    "cmyk": _saved(Image.new("CMYK", (8, 8)), "JPEG"), "lab": _saved(Image.new("LAB", (8, 8)), "TIFF"),
-    "one bit": _saved(Image.new("1", (8, 8)), "PNG"), "palette": _saved(Image.new("P", (8, 8)), "GIF"),
-    "transparent": _saved(Image.new("RGBA", (8, 8)), "WEBP"), "icon": _saved(Image.new("RGB", (16, 16)), "ICO"),
-    "other size": _saved(Image.new("L", (31, 9)), "PNG"), "one pixel": _saved(Image.new("L", (1, 1)), "BMP"),
-    "name with escape": _named(f"{ESC}.png"), "name with lines": _named("a\nddim: written\n.png"),
-    "name of 250": _named("n" * 246 + ".png"), "name that is no text": lambda p: _bytes_name(p),
-    "bad with escape": _named(f"{ESC}bad.png", b"nothing"), "name with a turn": _named("\u202egnp.png"),
+    "cmyk": _saved(Image.new("CMYK", (8, 8)), "JPEG"),
+    "lab": _saved(Image.new("LAB", (8, 8)), "TIFF"),
+    "one bit": _saved(Image.new("1", (8, 8)), "PNG"),
+    "palette": _saved(Image.new("P", (8, 8)), "GIF"),
+    "transparent": _saved(Image.new("RGBA", (8, 8)), "WEBP"),
+    "icon": _saved(Image.new("RGB", (16, 16)), "ICO"),
+    "other size": _saved(Image.new("L", (31, 9)), "PNG"),
+    "one pixel": _saved(Image.new("L", (1, 1)), "BMP"),
+    "name with escape": _named(f"{ESC}.png"),
+    "name with lines": _named("a\nddim: written\n.png"),
+    "name of 250": _named("n" * 246 + ".png"),
+    "name that is no text": lambda p: _bytes_name(p),
+    "bad with escape": _named(f"{ESC}bad.png", b"nothing"),
+    "name with a turn": _named("\u202egnp.png"),
     "class with escape": lambda p: put(p.parent.parent / ESC / "x.png", png(8, 8)),
-}  # fmt: skip
+}
 
 
 def _bytes_name(path: Path) -> None:
@@ -216,12 +250,15 @@ BAD_TABLES: dict[str, Callable[[Path], None]] = {
     "image other struct": lambda p: _columns(p, ["image"], [[{"path": "/etc/passwd"}] * 24]),
     "image path only": lambda p: _columns(p, ["image"], [[{"bytes": None, "path": "/etc/passwd"}] * 24]),
     "image bytes in words": lambda p: _columns(p, ["image"], [[{"bytes": "word"}] * 24]),
-    "no columns": lambda p: _columns(p, [], []), "no rows": lambda p: _columns(p, ["image"], [[]]),
+    "no columns": lambda p: _columns(p, [], []),
+    "no rows": lambda p: _columns(p, ["image"], [[]]),
     "column with escape": lambda p: _columns(p, [ESC, "x" * 9999], [[1], [1]]),
     "columns, 5000": lambda p: _columns(p, [f"c{i}" for i in range(5000)], [[1]] * 5000),
-    "empty file": lambda p: put(p, b""), "text": lambda p: put(p, "PAR1 nothing PAR1"), "folder": lambda p: p.mkdir(),
+    "empty file": lambda p: put(p, b""),
+    "text": lambda p: put(p, "PAR1 nothing PAR1"),
+    "folder": lambda p: p.mkdir(),
     "fifo": lambda p: os.mkfifo(p),
-}  # fmt: skip
+}
 
 
 # -- weights -------------------------------------------------------------------------------------------------
@@ -241,19 +278,40 @@ def pickle_cases(root: Path) -> Iterator[Case]:
     """Checkpoint files."""
     state = {k: v.clone() for k, v in load_file(_weights(root / "model")).items()}
     bad: dict[str, Any] = {
-        "list": [1, 2], "tuple": (), "number": 5, "word": ESC, "none": None, "tensor": torch.zeros(3), "empty": {},
-        "list of tensors": [torch.zeros(2)] * 5, "deep list": _deep(500), "mapping of lists": {"a": [1]},
-        "number keys": {1: torch.zeros(2)}, "tuple keys": {(1, 2): torch.zeros(2)}, "escape key": {ESC: torch.zeros(2)},
-        "ema only": {"ema": {}}, "state in state": {"state_dict": {"state_dict": state}}, "names long": {"n" * 9999: torch.zeros(1)},
-        "code": {"a": Runs(os.system, f"touch {CANARY}")}, "eval": Runs(eval, f"open('{CANARY}', 'w')"),
-        "open": Runs(open, CANARY, "w"), "bytearray": Runs(bytearray, 5 << 30), "module": torch.nn.Linear(2, 2),
-        "complex": {"a": torch.zeros(3, dtype=torch.complex64)}, "bool": {k: v > 0 for k, v in state.items()},
-        "int8": {k: v.to(torch.int8) for k, v in state.items()}, "fp64": {k: v.double() for k, v in state.items()},
-        "no numbers": {k: v[:0] for k, v in state.items() if v.ndim}, "scalars": {k: torch.tensor(1.0) for k in state},
-        "meta": {k: v.to("meta") for k, v in state.items()}, "sparse": {"a": torch.eye(3).to_sparse()},
-        "plain": state, "NaN": {k: v * float("nan") for k, v in state.items()},
-        "lists": {k: v.tolist() for k, v in list(state.items())[:3]}, "a million keys": {f"k{i}": 1 for i in range(10**5)},
-    }  # fmt: skip
+        "list": [1, 2],
+        "tuple": (),
+        "number": 5,
+        "word": ESC,
+        "none": None,
+        "tensor": torch.zeros(3),
+        "empty": {},
+        "list of tensors": [torch.zeros(2)] * 5,
+        "deep list": _deep(500),
+        "mapping of lists": {"a": [1]},
+        "number keys": {1: torch.zeros(2)},
+        "tuple keys": {(1, 2): torch.zeros(2)},
+        "escape key": {ESC: torch.zeros(2)},
+        "ema only": {"ema": {}},
+        "state in state": {"state_dict": {"state_dict": state}},
+        "names long": {"n" * 9999: torch.zeros(1)},
+        "code": {"a": Runs(os.system, f"touch {CANARY}")},
+        "eval": Runs(eval, f"open('{CANARY}', 'w')"),
+        "open": Runs(open, CANARY, "w"),
+        "bytearray": Runs(bytearray, 5 << 30),
+        "module": torch.nn.Linear(2, 2),
+        "complex": {"a": torch.zeros(3, dtype=torch.complex64)},
+        "bool": {k: v > 0 for k, v in state.items()},
+        "int8": {k: v.to(torch.int8) for k, v in state.items()},
+        "fp64": {k: v.double() for k, v in state.items()},
+        "no numbers": {k: v[:0] for k, v in state.items() if v.ndim},
+        "scalars": {k: torch.tensor(1.0) for k in state},
+        "meta": {k: v.to("meta") for k, v in state.items()},
+        "sparse": {"a": torch.eye(3).to_sparse()},
+        "plain": state,
+        "NaN": {k: v * float("nan") for k, v in state.items()},
+        "lists": {k: v.tolist() for k, v in list(state.items())[:3]},
+        "a million keys": {f"k{i}": 1 for i in range(10**5)},
+    }
     for name, value in bad.items():
         for style in ("zip", "old"):
             data = io.BytesIO()
@@ -274,16 +332,29 @@ def pickle_cases(root: Path) -> Iterator[Case]:
     yield from _of_a_run(root, bad)
 
 
-WEIGHT_WORDS = (["info", "it.pt"], ["import", "it.pt", "made"], ["info", "it.pt", "--family", "openai"],
-                ["info", "it.pt", "--family", "ermongroup"], ["info", "it.pt", "--family", "lucidrains"])  # fmt: skip
+WEIGHT_WORDS = (
+    ["info", "it.pt"],
+    ["import", "it.pt", "made"],
+    ["info", "it.pt", "--family", "openai"],
+    ["info", "it.pt", "--family", "ermongroup"],
+    ["info", "it.pt", "--family", "lucidrains"],
+)
 BAD_PICKLES: dict[str, bytes] = {
-    "code plain": pickle.dumps({"a": Runs(os.system, f"touch {CANARY}")}), "plain list": pickle.dumps([1]),
+    "code plain": pickle.dumps({"a": Runs(os.system, f"touch {CANARY}")}),
+    "plain list": pickle.dumps([1]),
     "nested tuple keys": b"\x80\x02}(" + b"(" * 1 + b"K\x01t" + b"2\x86" * 200 + b"K\x01u.",
-    "deep": b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".", "memo": b"\x80\x02]r\xff\xff\xff\x7f.",
-    "frame": b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.", "long": b"\x80\x02\x8b\xff\xff\xff\x7f.",
-    "empty": b"", "zip of nothing": b"PK\x05\x06" + bytes(18), "PK": b"PK\x03\x04" + bytes(100), "text": b"hello\n",
-    "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "escape": ESC.encode(), "html": b"<html>",
-}  # fmt: skip
+    "deep": b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".",
+    "memo": b"\x80\x02]r\xff\xff\xff\x7f.",
+    "frame": b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
+    "long": b"\x80\x02\x8b\xff\xff\xff\x7f.",
+    "empty": b"",
+    "zip of nothing": b"PK\x05\x06" + bytes(18),
+    "PK": b"PK\x03\x04" + bytes(100),
+    "text": b"hello\n",
+    "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    "escape": ESC.encode(),
+    "html": b"<html>",
+}
 
 
 def _weights(folder: Path) -> Path:
@@ -323,8 +394,17 @@ def _of_a_run(root: Path, bad: dict[str, Any]) -> Iterator[Case]:
     """A run whose newest checkpoint is no checkpoint."""
     newest = sorted((root / "run" / "state").glob("step-*.pt"))[-1]
     content = torch.load(newest, weights_only=True)
-    odd = {f"{key} {name}": {**content, key: value} for key in content for name, value in
-           (("a list", [1]), ("a word", "x"), ("none", None), ("NaN", float("nan")), ("a mapping", {"a": 1}))}  # fmt: skip
+    odd = {
+        f"{key} {name}": {**content, key: value}
+        for key in content
+        for name, value in (
+            ("a list", [1]),
+            ("a word", "x"),
+            ("none", None),
+            ("NaN", float("nan")),
+            ("a mapping", {"a": 1}),
+        )
+    }
     odd |= {f"without {key}": {k: v for k, v in content.items() if k != key} for key in content}
     for name, value in {**{k: v for k, v in bad.items() if k not in ("a million keys",)}, **odd}.items():
 
@@ -345,10 +425,16 @@ def tensor_cases(root: Path) -> Iterator[Case]:
     head, body = json.loads(whole[8 : 8 + length]), whole[8 + length :]
     first = next(k for k in head if k != "__metadata__")
     for name, change in {
-        "dtype": {"dtype": "X"}, "bool": {"dtype": "BOOL"}, "F8": {"dtype": "F8_E4M3"}, "shape": {"shape": [-1]}, "shape word": {"shape": "x"},
-        "huge shape": {"shape": [2**40, 2**40]}, "offsets": {"data_offsets": [0, 2**62]}, "back": {"data_offsets": [8, 0]},
+        "dtype": {"dtype": "X"},
+        "bool": {"dtype": "BOOL"},
+        "F8": {"dtype": "F8_E4M3"},
+        "shape": {"shape": [-1]},
+        "shape word": {"shape": "x"},
+        "huge shape": {"shape": [2**40, 2**40]},
+        "offsets": {"data_offsets": [0, 2**62]},
+        "back": {"data_offsets": [8, 0]},
         "no offsets": {"data_offsets": None},
-    }.items():  # fmt: skip
+    }.items():
         made[f"header {name}"] = _tensors({**head, first: {**head[first], **change}}, body)
     made["header list"], made["header number"] = _tensors([1], body), _tensors(7, body)
     made["header escape"] = _tensors({**head, "__metadata__": {ESC: ESC}}, body)

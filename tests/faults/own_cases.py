@@ -20,11 +20,23 @@ def changed_tensors(state: dict[str, torch.Tensor], name: str) -> dict[str, dict
     """The file with one of its tensors of another type, shape, length or with numbers that are none."""
     t = state[name]
     others = {
-        "NaN": t.float() * float("nan"), "infinite": t.float() + float("inf"), "whole": t.to(torch.int64), "bytes": t.to(torch.uint8),
-        "flags": t > 0, "complex": t.to(torch.complex64), "half": t.to(torch.float16), "double": t.double(), "longer": torch.cat([t, t]),
-        "shorter": t[:1], "none": t[:0], "one number": t.flatten()[0], "flat": t.flatten(), "deeper": t[None], "huge": t.double() * 1e300,
+        "NaN": t.float() * float("nan"),
+        "infinite": t.float() + float("inf"),
+        "whole": t.to(torch.int64),
+        "bytes": t.to(torch.uint8),
+        "flags": t > 0,
+        "complex": t.to(torch.complex64),
+        "half": t.to(torch.float16),
+        "double": t.double(),
+        "longer": torch.cat([t, t]),
+        "shorter": t[:1],
+        "none": t[:0],
+        "one number": t.flatten()[0],
+        "flat": t.flatten(),
+        "deeper": t[None],
+        "huge": t.double() * 1e300,
         "negative": -t.double() - 5,
-    }  # fmt: skip
+    }
     found = {kind: {**state, name: value.clone().contiguous()} for kind, value in others.items()}
     return found | {"missing": {k: v for k, v in state.items() if k != name}}
 
@@ -38,9 +50,16 @@ def latent_cases(root: Path) -> Iterator[Case]:
     state, words = load_file(path), _metadata(path)
     recipe = json.loads(words["recipe"])
     odd: dict[str, Any] = {
-        "rising": [1, 300, 600], "repeating": [600, 600, 1, 0], "beyond": [2000, 5, 0], "half": [600.5, 1, 0], "one": [5], "flags": [True, False],
-        "no end": [600, 5], "words": ["a"], "tall": list(range(100_000, -1, -1)),
-    }  # fmt: skip
+        "rising": [1, 300, 600],
+        "repeating": [600, 600, 1, 0],
+        "beyond": [2000, 5, 0],
+        "half": [600.5, 1, 0],
+        "one": [5],
+        "flags": [True, False],
+        "no end": [600, 5],
+        "words": ["a"],
+        "tall": list(range(100_000, -1, -1)),
+    }
     for kind, tau in odd.items():
         text = json.dumps({**recipe, "tau": tau})
         yield Case(f"latents tau {kind}", _put(root, save(state, {**words, "recipe": text})), False)
@@ -58,8 +77,26 @@ def latent_cases(root: Path) -> Iterator[Case]:
 
 def cell_cases(root: Path) -> Iterator[Case]:
     """Measured sets of a report."""
-    argv = ["evaluate", "TEMPLATES/model", "TEMPLATES/pictures", "--steps", "1", "--eta", "0", "--no-sigma-hat", "--count", "10",
-            "--extractor", "pixels", "--out", "it", "--precision", "fp32", "--device", "cpu"]  # fmt: skip
+    argv = [
+        "evaluate",
+        "TEMPLATES/model",
+        "TEMPLATES/pictures",
+        "--steps",
+        "1",
+        "--eta",
+        "0",
+        "--no-sigma-hat",
+        "--count",
+        "10",
+        "--extractor",
+        "pixels",
+        "--out",
+        "it",
+        "--precision",
+        "fp32",
+        "--device",
+        "cpu",
+    ]
     for path in sorted((root / "report" / "cells").glob("*.safetensors"))[:2]:
 
         def place(here: Path, content: bytes, path: Path = path) -> None:
@@ -101,17 +138,32 @@ def onnx_cases(root: Path) -> Iterator[Case]:
 
 
 PROGRAMS: dict[str, dict[str, Any]] = {
-    "other output": {"out": [1, 5, 3]}, "no rows": {"out": [0, 1, 8, 8]}, "fixed batch": {"x": [4, 1, 8, 8]}, "other size": {"x": ["b", 1, 9, 9]},
-    "three channels": {"x": ["b", 3, 8, 8]}, "flat": {"x": ["b", 64]}, "whole x": {"kind": 7}, "double x": {"kind": 11}, "words": {"kind": 8},
-    "other names": {"names": ("a", "b", "c")}, "two inputs": {"names": ("x", "t")}, "four inputs": {"names": ("x", "t", "label", "more")},
-    "file of weights": {"external": True}, "no output": {"outputs": 0}, "two outputs": {"outputs": 2},
-}  # fmt: skip
+    "other output": {"out": [1, 5, 3]},
+    "no rows": {"out": [0, 1, 8, 8]},
+    "fixed batch": {"x": [4, 1, 8, 8]},
+    "other size": {"x": ["b", 1, 9, 9]},
+    "three channels": {"x": ["b", 3, 8, 8]},
+    "flat": {"x": ["b", 64]},
+    "whole x": {"kind": 7},
+    "double x": {"kind": 11},
+    "words": {"kind": 8},
+    "other names": {"names": ("a", "b", "c")},
+    "two inputs": {"names": ("x", "t")},
+    "four inputs": {"names": ("x", "t", "label", "more")},
+    "file of weights": {"external": True},
+    "no output": {"outputs": 0},
+    "two outputs": {"outputs": 2},
+}
 
 
 def _program(
-    x: Any = ("b", 1, 8, 8), out: Any = None, kind: int = 1, names: tuple[str, ...] = ("x", "t", "label"), external: bool = False,
+    x: Any = ("b", 1, 8, 8),
+    out: Any = None,
+    kind: int = 1,
+    names: tuple[str, ...] = ("x", "t", "label"),
+    external: bool = False,
     outputs: int = 1,
-) -> bytes:  # fmt: skip
+) -> bytes:
     from onnx import TensorProto, helper
 
     inputs = [helper.make_tensor_value_info(names[0], kind, list(x))]

@@ -1,4 +1,4 @@
-"""Whole files of every kind, made once by the commands themselves: the cases are copies of them with something wrong."""
+"""Whole files of every kind, made once by the commands themselves: cases are copies with something wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from arena import Arena
 from PIL import Image
 
 from conftest import save_tiny  # of tests/
-
 
 SLOW = ("report", "tuned", "onnx")
 
@@ -28,16 +27,83 @@ def templates(arena: Arena, *, few: bool = False) -> Path:
     model, made = str(root / "model"), str(root / "pictures")
     short = ["--device", "cpu", "--precision", "fp32"]
     commands: dict[str, list[str]] = {
-        "run": ["train", made, "--out", str(root / "run"), "--max-steps", "4", "--batch-size", "4", "--log-every", "1",
-                "--preview-every", "0", "--checkpoint-every", "2", "--preset", "digits", *short],
-        "job": ["sample", model, "--count", "3", "--steps", "2", "--label", "cycle", "--out", str(root / "job"), *short],
-        "latents": ["encode", model, *(f"{made}/a/0{i}.png" for i in (1, 3, 5)), "--steps", "3", "--out", str(root / "z.safetensors"), *short],
-        "report": ["evaluate", model, made, "--steps", "1", "--eta", "0", "--no-sigma-hat", "--count", "10", "--extractor",
-                   "pixels", "--out", str(root / "report"), *short],
-        "tuned": ["tune", model, made, "--steps", "2", "--latents", "2", "--long", "4", "--candidates", "4", "--trials", "1",
-                  *short],
+        "run": [
+            "train",
+            made,
+            "--out",
+            str(root / "run"),
+            "--max-steps",
+            "4",
+            "--batch-size",
+            "4",
+            "--log-every",
+            "1",
+            "--preview-every",
+            "0",
+            "--checkpoint-every",
+            "2",
+            "--preset",
+            "digits",
+            *short,
+        ],
+        "job": [
+            "sample",
+            model,
+            "--count",
+            "3",
+            "--steps",
+            "2",
+            "--label",
+            "cycle",
+            "--out",
+            str(root / "job"),
+            *short,
+        ],
+        "latents": [
+            "encode",
+            model,
+            *(f"{made}/a/0{i}.png" for i in (1, 3, 5)),
+            "--steps",
+            "3",
+            "--out",
+            str(root / "z.safetensors"),
+            *short,
+        ],
+        "report": [
+            "evaluate",
+            model,
+            made,
+            "--steps",
+            "1",
+            "--eta",
+            "0",
+            "--no-sigma-hat",
+            "--count",
+            "10",
+            "--extractor",
+            "pixels",
+            "--out",
+            str(root / "report"),
+            *short,
+        ],
+        "tuned": [
+            "tune",
+            model,
+            made,
+            "--steps",
+            "2",
+            "--latents",
+            "2",
+            "--long",
+            "4",
+            "--candidates",
+            "4",
+            "--trials",
+            "1",
+            *short,
+        ],
         "onnx": ["export", model, str(root / "onnx"), "--to", "onnx"],
-    }  # fmt: skip
+    }
     for name, argv in commands.items():
         if few and name in SLOW:
             continue

@@ -1,7 +1,7 @@
 """Bad inputs: thousands of commands on files, words and places that are wrong, each in a child of its own.
 
-Whatever comes in: exit 0 or 2; of a refusal exactly one `ddim:` line, and nothing left behind; no traceback, no control byte,
-no code of a file that runs; memory and time within bounds. A few in the usual suite, all kinds by `make faults`.
+Whatever comes in: exit 0 or 2; of a refusal exactly one `ddim:` line, and nothing left behind; no traceback, no control
+byte, no code of a file that runs; memory and time within bounds. A few in the usual suite, all kinds by `make faults`.
 """
 
 import random
@@ -59,12 +59,20 @@ def test_the_harness_sees_what_is_wrong(arena, monkeypatch):
     quiet = Case("x", lambda here: [])
     assert not faults(fine, quiet, 100.0)
     for change, word in (
-        ({"code": 1}, "code 1"), ({"err": ""}, "0 lines"), ({"err": "ddim: a\nddim: b\n"}, "2 lines"),
-        ({"err": "Traceback (most recent call last):\nddim: a\n"}, "traceback"), ({"out": "\x1b[31m"}, "control bytes"),
-        ({"after": {"left": b""}}, "left"), ({"after": {"a/canary": b""}}, "RAN CODE"), ({"seconds": 99.0}, "99 s"),
-        ({"megabytes": 5000.0}, "5000 MB"), ({"err": f"ddim: {'x' * 9999}\n"}, "letters"), ({"code": -9}, "code -9"),
-        ({"code": 0, "after": {".x.part": b""}}, "hidden"), ({"err": "ddim: out of memory\n"}, "memory"),
-    ):  # fmt: skip
+        ({"code": 1}, "code 1"),
+        ({"err": ""}, "0 lines"),
+        ({"err": "ddim: a\nddim: b\n"}, "2 lines"),
+        ({"err": "Traceback (most recent call last):\nddim: a\n"}, "traceback"),
+        ({"out": "\x1b[31m"}, "control bytes"),
+        ({"after": {"left": b""}}, "left"),
+        ({"after": {"a/canary": b""}}, "RAN CODE"),
+        ({"seconds": 99.0}, "99 s"),
+        ({"megabytes": 5000.0}, "5000 MB"),
+        ({"err": f"ddim: {'x' * 9999}\n"}, "letters"),
+        ({"code": -9}, "code -9"),
+        ({"code": 0, "after": {".x.part": b""}}, "hidden"),
+        ({"err": "ddim: out of memory\n"}, "memory"),
+    ):
         odd = Outcome(**{**vars(fine), **change})
         assert word in " ".join(faults(odd, quiet, 100.0))
     assert arena.run(lambda here: ["sample", "--count", "0", "--out", "x"]).code == 2

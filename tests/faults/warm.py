@@ -1,7 +1,7 @@
 """A process with everything imported, which forks a child for every command: what costs is the command, not torch.
 
-Reads one JSON object a line, {"argv", "cwd", "out", "err", "env", "times"}; runs `ddim` with these words in a child that may take so
-many seconds and so much memory; writes {"code", "seconds", "megabytes"}. A negative code is the signal that ended it.
+Reads one JSON object a line, {"argv", "cwd", "out", "err", "env", "times"}; runs `ddim` with these words in a child that
+may take so many seconds and so much memory; writes {"code", "seconds", "megabytes"}. A code below 0 is a signal.
 """
 
 import importlib
@@ -13,9 +13,26 @@ import sys
 import time
 
 CPU_SECONDS, PATIENCE, ROOM = 25, 40, 3 * 2**30  # a file that never ends takes no time of the processor
-HEAVY = ("datasets", "diffusers", "accelerate", "pyarrow.parquet", "matplotlib.figure", "torch.utils.tensorboard",
-         "ddim.jobs", "ddim.nets.unet", "ddim.cli.training", "ddim.cli.between", "ddim.cli.edits", "ddim.cli.facts",
-         "ddim.cli.table2", "torchmetrics", "onnxruntime", "sklearn.datasets", "yaml", "tyro")  # fmt: skip
+HEAVY = (
+    "datasets",
+    "diffusers",
+    "accelerate",
+    "pyarrow.parquet",
+    "matplotlib.figure",
+    "torch.utils.tensorboard",
+    "ddim.jobs",
+    "ddim.nets.unet",
+    "ddim.cli.training",
+    "ddim.cli.between",
+    "ddim.cli.edits",
+    "ddim.cli.facts",
+    "ddim.cli.table2",
+    "torchmetrics",
+    "onnxruntime",
+    "sklearn.datasets",
+    "yaml",
+    "tyro",
+)
 
 
 def main() -> None:

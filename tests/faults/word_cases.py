@@ -10,9 +10,42 @@ from typing import Any
 from arena import Case
 from junk import ESC, put
 
-WORDS = ["", "nan", "inf", "-inf", "-1", "0", "1e30", "1e400", "0.5", "9" * 20, "9" * 5000, "x" * 10_000, ESC, "../..", "a,b",
-         ",", "None", "1-100000000", "100000x100000", "1000000000", "0x0", "½", "٣", "\udcff", "[1", "/dev/null", "/dev/zero",
-         "--out", "cuda:99", "meta", "hpu", "{}", "a/b", "."]  # fmt: skip
+WORDS = [
+    "",
+    "nan",
+    "inf",
+    "-inf",
+    "-1",
+    "0",
+    "1e30",
+    "1e400",
+    "0.5",
+    "9" * 20,
+    "9" * 5000,
+    "x" * 10_000,
+    ESC,
+    "../..",
+    "a,b",
+    ",",
+    "None",
+    "1-100000000",
+    "100000x100000",
+    "1000000000",
+    "0x0",
+    "½",
+    "٣",
+    "\udcff",
+    "[1",
+    "/dev/null",
+    "/dev/zero",
+    "--out",
+    "cuda:99",
+    "meta",
+    "hpu",
+    "{}",
+    "a/b",
+    ".",
+]
 FAST = {"precision": "fp32", "device": "cpu"}
 LEFT_OUT = {"demo"}  # a thousand steps of DDPM each time
 
@@ -65,25 +98,58 @@ def words_of(name: str, root: Path) -> Words:
     image = str(root / "pictures" / "a" / "01.png")
     fast = {"--precision": "fp32", "--device": "cpu"}
     known: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
-        "train": ({"data": data}, {"--out": "made", "--max-steps": "1", "--batch-size": "2", "--preview-every": "0", **fast}),
+        "train": (
+            {"data": data},
+            {"--out": "made", "--max-steps": "1", "--batch-size": "2", "--preview-every": "0", **fast},
+        ),
         "sample": ({"model": model}, {"--out": "made", "--count": "1", "--steps": "1", **fast}),
-        "schedule": ({"model": model}, {"--steps": "2"}), "info": ({"model": model}, {}),
-        "import": ({"source": model, "out": "made"}, {}), "export": ({"out": "made", "model": model}, {}),
+        "schedule": ({"model": model}, {"--steps": "2"}),
+        "info": ({"model": model}, {}),
+        "import": ({"source": model, "out": "made"}, {}),
+        "export": ({"out": "made", "model": model}, {}),
         "encode": ({"model": model, "images": image}, {"--out": "z.safetensors", "--steps": "2", **fast}),
         "decode": ({"model": model, "latents": z}, {"--out": "made", **fast}),
         "reconstruct": ({"model": model, "data": data}, {"--out": "made", "--steps": "2", "--count": "1", **fast}),
-        "consistency": ({"model": model}, {"--out": "made", "--steps": "2", "--count": "2", "--reference": "3", **fast}),
-        "interpolate": ({"model": model}, {"--out": "made", "--between": "1", "2": None, "--frames": "2", "--steps": "2",
-                                           "--animation": "none", **fast}),
+        "consistency": (
+            {"model": model},
+            {"--out": "made", "--steps": "2", "--count": "2", "--reference": "3", **fast},
+        ),
+        "interpolate": (
+            {"model": model},
+            {
+                "--out": "made",
+                "--between": "1",
+                "2": None,
+                "--frames": "2",
+                "--steps": "2",
+                "--animation": "none",
+                **fast,
+            },
+        ),
         "edit": ({"model": model, "image": image}, {"--out": "made", "--steps": "2", "--seeds": "0", **fast}),
-        "evaluate": ({"model": model, "data": data}, {"--out": "made", "--steps": "1", "--eta": "0", "--count": "10",
-                                                      "--extractor": "pixels", **fast}),
-        "measure": ({"folder": data, "data": data}, {"--out": "made", "--extractor": "pixels", "--count": "10",
-                                                     "--device": "cpu"}),
-        "tune": ({"model": model, "data": data}, {"--out": "tau.json", "--no-save": None, "--steps": "2", "--latents": "2",
-                                                  "--long": "3", "--candidates": "3", "--trials": "0", **fast}),
+        "evaluate": (
+            {"model": model, "data": data},
+            {"--out": "made", "--steps": "1", "--eta": "0", "--count": "10", "--extractor": "pixels", **fast},
+        ),
+        "measure": (
+            {"folder": data, "data": data},
+            {"--out": "made", "--extractor": "pixels", "--count": "10", "--device": "cpu"},
+        ),
+        "tune": (
+            {"model": model, "data": data},
+            {
+                "--out": "tau.json",
+                "--no-save": None,
+                "--steps": "2",
+                "--latents": "2",
+                "--long": "3",
+                "--candidates": "3",
+                "--trials": "0",
+                **fast,
+            },
+        ),
         "bench": ({"model": model}, {"--steps": "1", "--repeats": "1", "--batch-size": "1", "--device": "cpu"}),
-    }  # fmt: skip
+    }
     positional, flags = known.get(name, ({}, {}))
     return Words(name, positional, flags)
 
@@ -92,17 +158,47 @@ def words_of(name: str, root: Path) -> Words:
 
 
 PLACES = {
-    "below a file": "file/x", "a file": "file", "below /dev/null": "/dev/null/x", "/dev/null": "/dev/null", "/proc": "/proc/nope/x",
-    "/dev/full": "/dev/full", "long": "n" * 300, "long way": "/".join(["d"] * 3000), "escape": ESC, "full folder": "full",
-    "link to itself": "loop", "link to nothing": "dangling", "fifo": "pipe", "not text": "\udcff", "nothing": "", "dot": ".",
-    "up": "..", "trailing": "made/", "flag": "-x", "the model": "TEMPLATES/model", "the data": "TEMPLATES/pictures/x",
-}  # fmt: skip
+    "below a file": "file/x",
+    "a file": "file",
+    "below /dev/null": "/dev/null/x",
+    "/dev/null": "/dev/null",
+    "/proc": "/proc/nope/x",
+    "/dev/full": "/dev/full",
+    "long": "n" * 300,
+    "long way": "/".join(["d"] * 3000),
+    "escape": ESC,
+    "full folder": "full",
+    "link to itself": "loop",
+    "link to nothing": "dangling",
+    "fifo": "pipe",
+    "not text": "\udcff",
+    "nothing": "",
+    "dot": ".",
+    "up": "..",
+    "trailing": "made/",
+    "flag": "-x",
+    "the model": "TEMPLATES/model",
+    "the data": "TEMPLATES/pictures/x",
+}
 
 
 def place_cases(root: Path) -> Iterator[Case]:
     """Every command that writes, to every place it cannot write to."""
-    writers = ("train", "sample", "import", "export", "encode", "decode", "reconstruct", "consistency", "interpolate", "edit",
-               "evaluate", "measure", "tune")  # fmt: skip
+    writers = (
+        "train",
+        "sample",
+        "import",
+        "export",
+        "encode",
+        "decode",
+        "reconstruct",
+        "consistency",
+        "interpolate",
+        "edit",
+        "evaluate",
+        "measure",
+        "tune",
+    )
     for name in writers:
         for kind, place in PLACES.items():
 
@@ -123,29 +219,83 @@ def place_cases(root: Path) -> Iterator[Case]:
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
 YAML: dict[str, str | bytes] = {
-    "bomb": BOMB, "within itself": "a: &a [*a]\n", "mapping in itself": "&a {b: *a}\n", "deep": "[" * 5000 + "]" * 5000,
-    "deep mapping": "{a: " * 3000 + "1" + "}" * 3000, "code": "!!python/object/apply:os.system ['touch canary']\n",
-    "name": "!!python/name:os.system\n", "new": "!!python/object/new:os.system ['touch canary']", "tag": "!x 1\n",
-    "list": "- 1\n- 2\n", "word": "hello\n", "empty": "", "number": "5", "bytes": bytes(range(256)), "tab": "a:\n\t- b\n",
-    "date": "seed: 2020-99-99\n", "long": "a" * 100_000, "digits": f"seed: {'1' * 5000}\n", "binary": "seed: !!binary aGk=\n",
-    "two": "a: 1\n---\nb: 2\n", "key": "? [1, 2]\n: 3\n", "key of mapping": "? {a: 1}\n: 2\n", "null key": "~: 1\n",
-    "set": "seed: !!set {a, b}\n", "escape": f"'{ESC}': 1\n".replace("\x1b", "\\e"), "escaped": '"\\e[31m": "\\e[0m"\n',
-    "merge": "a: &a {x: 1}\nb:\n  <<: *a\n", "merge bomb": "a: &a {x: 1}\n" + "b:\n" + "  <<: *a\n" * 50, "infinite": "seed: .inf\n",
-    "NaN": "eta: .nan\n", "nested": "seed: {a: {b: 1}}\n", "listed": "seed: [1, [2]]\n", "help": "help: true\n", "config": "config: it\n",
-    "unknown": "no-such: 1\n", "out": "out: /dev/null/x\n", "null": "out: null\n", "true": "n: true\n", "steps": "steps: [1, 2]\n",
-}  # fmt: skip
+    "bomb": BOMB,
+    "within itself": "a: &a [*a]\n",
+    "mapping in itself": "&a {b: *a}\n",
+    "deep": "[" * 5000 + "]" * 5000,
+    "deep mapping": "{a: " * 3000 + "1" + "}" * 3000,
+    "code": "!!python/object/apply:os.system ['touch canary']\n",
+    "name": "!!python/name:os.system\n",
+    "new": "!!python/object/new:os.system ['touch canary']",
+    "tag": "!x 1\n",
+    "list": "- 1\n- 2\n",
+    "word": "hello\n",
+    "empty": "",
+    "number": "5",
+    "bytes": bytes(range(256)),
+    "tab": "a:\n\t- b\n",
+    "date": "seed: 2020-99-99\n",
+    "long": "a" * 100_000,
+    "digits": f"seed: {'1' * 5000}\n",
+    "binary": "seed: !!binary aGk=\n",
+    "two": "a: 1\n---\nb: 2\n",
+    "key": "? [1, 2]\n: 3\n",
+    "key of mapping": "? {a: 1}\n: 2\n",
+    "null key": "~: 1\n",
+    "set": "seed: !!set {a, b}\n",
+    "escape": f"'{ESC}': 1\n".replace("\x1b", "\\e"),
+    "escaped": '"\\e[31m": "\\e[0m"\n',
+    "merge": "a: &a {x: 1}\nb:\n  <<: *a\n",
+    "merge bomb": "a: &a {x: 1}\n" + "b:\n" + "  <<: *a\n" * 50,
+    "infinite": "seed: .inf\n",
+    "NaN": "eta: .nan\n",
+    "nested": "seed: {a: {b: 1}}\n",
+    "listed": "seed: [1, [2]]\n",
+    "help": "help: true\n",
+    "config": "config: it\n",
+    "unknown": "no-such: 1\n",
+    "out": "out: /dev/null/x\n",
+    "null": "out: null\n",
+    "true": "n: true\n",
+    "steps": "steps: [1, 2]\n",
+}
 
 
 def yaml_cases(root: Path) -> Iterator[Case]:
     """--config of commands, and settings of checkpoints."""
     ckpt = str(Path(__file__).parent.parent / "data" / "golden" / "ermongroup" / "plain" / "model-790000.ckpt")
     uses: dict[str, list[str]] = {
-        "sample": ["sample", str(root / "model"), "--config", "it", "--count", "1", "--steps", "1", "--out", "made", "--precision",
-                   "fp32", "--device", "cpu"],
-        "train": ["train", str(root / "pictures"), "--config=it", "--out", "made", "--max-steps", "1", "--device", "cpu"],
-        "import": ["import", ckpt, "made", "--config", "it"], "info": ["info", str(root / "model"), "--config", "it"],
+        "sample": [
+            "sample",
+            str(root / "model"),
+            "--config",
+            "it",
+            "--count",
+            "1",
+            "--steps",
+            "1",
+            "--out",
+            "made",
+            "--precision",
+            "fp32",
+            "--device",
+            "cpu",
+        ],
+        "train": [
+            "train",
+            str(root / "pictures"),
+            "--config=it",
+            "--out",
+            "made",
+            "--max-steps",
+            "1",
+            "--device",
+            "cpu",
+        ],
+        "import": ["import", ckpt, "made", "--config", "it"],
+        "info": ["info", str(root / "model"), "--config", "it"],
         "openai": ["info", ckpt, "--family", "openai", "--config", "it"],
-    }  # fmt: skip
+    }
     for kind, content in YAML.items():
         for name, argv in uses.items():
             yield Case(f"yaml {name} {kind}", _with(content, argv), name in ("sample", "train"))
@@ -155,8 +305,13 @@ def yaml_cases(root: Path) -> Iterator[Case]:
     for kind in ("fifo", "folder", "/dev/zero", "huge", "missing"):
 
         def make(here: Path, kind: str = kind) -> list[str]:
-            {"fifo": lambda p: os.mkfifo(p), "folder": lambda p: p.mkdir(), "/dev/zero": lambda p: p.symlink_to("/dev/zero"),
-             "huge": lambda p: _hole(p, 2**33), "missing": lambda p: None}[kind](here / "it")  # fmt: skip
+            {
+                "fifo": lambda p: os.mkfifo(p),
+                "folder": lambda p: p.mkdir(),
+                "/dev/zero": lambda p: p.symlink_to("/dev/zero"),
+                "huge": lambda p: _hole(p, 2**33),
+                "missing": lambda p: None,
+            }[kind](here / "it")
             return random.Random(kind).choice(list(uses.values()))
 
         for i in range(2):

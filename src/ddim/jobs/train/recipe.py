@@ -28,7 +28,6 @@ from ddim.stored import (
     is_whole,
     listed,
     object_from_json,
-    only,
 )
 
 SCHEDULES = ("linear", "scaled_linear", "cosine", "sigmoid")
