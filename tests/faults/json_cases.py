@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from arena import Case
@@ -24,10 +25,10 @@ def json_cases(root: Path) -> Iterator[Case]:
             rng = random.Random(f"{file}{at}")
             for kind in (MISSING, *MISTYPED, rng.choice(deep)):
                 name = f"{folder}/{file} {'.'.join(map(str, at))} {kind} {words[0]}"
-                yield Case(name, _with(root, folder, file, words, _text(value, at, kind, lined)), writes)
+                yield Case(name, _with(root, folder, file, words, partial(_text, value, at, kind, lined)), writes)
         for kind, content in FILES.items():
             name = f"{folder}/{file} as {kind} {words[0]}"
-            yield Case(name, _with(root, folder, file, words, content), writes)
+            yield Case(name, _with(root, folder, file, words, partial(bytes, content)), writes)
 
 
 USES: list[tuple[str, str, list[str], bool]] = [
@@ -121,9 +122,9 @@ def _value(path: Path) -> tuple[object, bool]:
     return json.loads(text), False
 
 
-def _text(value: object, at: tuple, kind: str, lined: bool) -> str:
+def _text(value: object, at: tuple, kind: str, lined: bool) -> bytes:
     text = with_junk(value, at, kind)
-    return f"{json.dumps(value)}\n{text}\n" if lined else text
+    return (f"{json.dumps(value)}\n{text}\n" if lined else text).encode("utf-8", "surrogatepass")
 
 
 def _places(value: object) -> Iterator[tuple]:
@@ -133,11 +134,14 @@ def _places(value: object) -> Iterator[tuple]:
     yield from kept
 
 
-def _with(root: Path, folder: str, file: str, words: list[str], content: str | bytes) -> Callable[[Path], list[str]]:
+def _with(
+    root: Path, folder: str, file: str, words: list[str], content: Callable[[], bytes]
+) -> Callable[[Path], list[str]]:
+    """Words on a copy of a folder in which one file holds something else."""
+
     def make(here: Path) -> list[str]:
         shutil.copytree(root / folder, here / "it")
-        raw = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
-        (here / "it" / file).write_bytes(raw)
+        (here / "it" / file).write_bytes(content())
         return [w.replace("TEMPLATES", str(root)) for w in words]
 
     return make

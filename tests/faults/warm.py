@@ -1,7 +1,7 @@
 """A process with everything imported, which forks a child for every command: what costs is the command, not torch.
 
-Reads one JSON object a line, {"argv", "cwd", "out", "err", "env", "times"}; runs `ddim` with these words in a child that
-may take so many seconds and so much memory; writes {"code", "seconds", "megabytes"}. A code below 0 is a signal.
+Reads one JSON object a line, {"argv", "cwd", "out", "err", "env", "times"}; runs `ddim` with these words in a child
+that may take so many seconds and so much memory; writes {"code", "seconds", "megabytes"}. A code below 0 is a signal.
 """
 
 import importlib
