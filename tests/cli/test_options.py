@@ -39,6 +39,7 @@ OWN_MEANING = {
     "sigma_learned": "in place of --eta, or rows more",
     "method": "one, or a list",
     "reference": "steps, or images",
+    "at": "a step of training, or a time",
     "fit": "of training: to --size, which is the images' own there",
     "size": "of training: of what is learnt",
     "skip_unreadable": "of training",

@@ -21,15 +21,11 @@ class Beside:
     @cached_property
     def steering(self) -> dict[str, Any]:
         """These options as `Model.sampler` takes them; those that were not given are left out."""
-        found: dict[str, Any] = {}
-        for role in ("guide", "early"):
-            if getattr(self, role, None) is not None:
-                found[role] = ddim.load(getattr(self, role), device=getattr(self, "device", "cpu"))
-        if getattr(self, "interval", None) is not None:
-            found["interval"] = _interval(str(getattr(self, "interval")))  # noqa: B009  another mixin's
-        if getattr(self, "at", None) is not None:
-            found["at"] = getattr(self, "at")  # noqa: B009  another mixin's
-        return found
+        return {}
+
+    def other(self, model: str) -> ddim.Model:
+        """Another model than the command's own, on the same device."""
+        return ddim.load(model, device=getattr(self, "device", "cpu"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +37,12 @@ class GuidedBy(Beside):
     trained alike (autoguidance)."""
     interval: str | None = None
     """Guide only while t lies in LOW,HIGH, e.g. "200,800"; elsewhere the model alone is asked."""
+
+    @cached_property
+    def steering(self) -> dict[str, Any]:
+        guide = {} if self.guide is None else {"guide": self.other(self.guide)}
+        interval = {} if self.interval is None else {"interval": _interval(self.interval)}
+        return {**super().steering, **guide, **interval}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,11 @@ class HandedOver(Beside):
     """Another model, smaller, for the noisy steps, those with t > AT (stitching)."""
     at: int | None = None
     """With --early: the hand-over, 1 to T; default: the one that ddim tune found."""
+
+    @cached_property
+    def steering(self) -> dict[str, Any]:
+        early = {} if self.early is None else {"early": self.other(self.early)}
+        return {**super().steering, **early, **({} if self.at is None else {"at": self.at})}
 
 
 def _interval(text: str) -> tuple[int, ...]:

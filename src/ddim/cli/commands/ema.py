@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import ddim
-from ddim.cli import costs, options, pictures, typed
+from ddim.cli import costs, options, pictures, steered, typed
 from ddim.cli.averaged import OWN, table, words
 from ddim.files import free_file
 from ddim.refused import Refused
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @options.command
 class Command(
-    options.OnDevice, options.Quick, options.Batched, options.Clipped, options.Steered, options.Walked, options.Seeded,
+    options.OnDevice, options.Quick, options.Batched, options.Clipped, steered.Steered, options.Walked, options.Seeded,
     options.Out, pictures.Compared,
 ):  # fmt: skip
     """Rebuild the averaged weights of a training run with another length, from the snapshots it kept in RUN/averages.
@@ -92,7 +92,7 @@ class Command(
         for key, one in models.items():
             cell = ddim.jobs.Candidate("ddim", 0.0, self.steps, self.spacing, key)
             samplers[cell] = one.sampler(
-                label=label, guidance=self.guidance, clip=self.clip, precision=self.precision, **cell.how()
+                label=label, guidance=self.guidance, clip=self.clip, precision=self.precision, **self.steering, **cell.how()
             )  # fmt: skip
         place = kept.run / ddim.jobs.AVERAGES / "cells"
         whole, left = ddim.jobs.calls_left(samplers, seeds, look, place)
