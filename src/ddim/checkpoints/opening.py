@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ddim.checkpoints.families import READERS, Family, Found, is_own_folder, load_own_folder
@@ -52,10 +53,22 @@ def open_checkpoint(
             )
         path, family = _download(str(source)), "diffusers"
     if network is not None:
-        return _own(path, network, settings)
+        return _finite(_own(path, network, settings))
     found = Found(path)
     reader = _told(found) if family == "auto" else READERS[family]
-    return reader.read(found, settings)
+    return _finite(reader.read(found, settings))
+
+
+def _finite(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint, if its weights are numbers."""
+    weights = [(n, p) for n, p in checkpoint.network.named_parameters() if p.is_floating_point() and p.numel()]
+    broken = [name for name, p in weights if not bool(torch.stack(p.detach().aminmax()).isfinite().all())]
+    if broken:
+        raise Refused(
+            f"{checkpoint.source}: {len(broken)} of {len(weights)} weights hold NaN or infinity, first {broken[0]}: "
+            "its training diverged, or the file is damaged; load an earlier one"
+        )
+    return checkpoint
 
 
 def _own(path: Path, network: nn.Module, settings: Mapping[str, Any]) -> Checkpoint:

@@ -77,6 +77,7 @@ def read_mask(
 
 def save_images(out: Path, images: Tensor, names: Sequence[str], recipe: Mapping[str, Any]) -> None:
     """One PNG an image, with the recipe in its metadata."""
+    ddim.pixels.refuse_broken(images, names)
     for name, pixels in zip(names, ddim.pixels.to_uint8(images), strict=True):
         ddim.pixels.save_png(out / f"{name}.png", pixels, _text(recipe))
 
@@ -100,6 +101,9 @@ def save_sheet(
         rows, heads, captions: words at the left of each row, above each column and below each picture.
         scale: by how much they are enlarged; default: so that small ones can be seen.
     """
+    for part in images:
+        if hasattr(part, "detach"):
+            ddim.pixels.refuse_broken(part, [f"place {i}" for i in range(len(part))])
     batches = [ddim.pixels.to_uint8(part) if hasattr(part, "detach") else [part] for part in images]
     pixels = [picture for batch in batches for picture in batch]
     scale = scale or ddim.pixels.enlargement(pixels[0].shape[0], columns or math.ceil(math.sqrt(len(pixels))))

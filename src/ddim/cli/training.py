@@ -153,6 +153,8 @@ def trained(plan: Plan, cadence: Cadence, *, resume: bool) -> None:
         size = sum(p.numel() for p in state.unwrapped.parameters()) / 1e6
         classes = f", {len(plan.images.class_names or ())} classes" if plan.labelled else ""
         print(f"preset {plan.preset}: {size:.2f}M parameters{classes}, {plan.recipe.precision}", file=sys.stderr)
+        for note in state.notes:
+            print(f"note: {note}", file=sys.stderr)
     with signals() as caught, Watch(plan, state.step, cadence.max_steps, main=main) as watch:
         for p in train_run(plan, state, cadence, lambda: bool(caught)):
             watch.step(p)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ddim.files import read_json, sha256, whole_file, write_text
 from ddim.jobs.job import ALONE, Share
-from ddim.pixels import Pixels, enlargement, grid, save_png, to_uint8
+from ddim.pixels import Pixels, enlargement, grid, refuse_broken, save_png, to_uint8
 from ddim.refused import Refused
 
 Make = Callable[[list[int]], Tensor]
@@ -80,7 +80,7 @@ def generate(
     for i in range(0, len(missing), rows):
         batch = missing[i : i + rows]
         images = make(batch + [batch[-1]] * (rows - len(batch)))[: len(batch)]
-        _refuse_broken(images, batch)
+        refuse_broken(images, [f"seed {s}" for s in batch])
         own = [{"seeds": s} if classes is None else {"seeds": s, "class": classes[s]} for s in batch]
         with ThreadPoolExecutor(WRITERS) as pool:
             list(pool.map(lambda about, p: _save(out, {**recipe, **about}, p), own, to_uint8(images)))
@@ -118,16 +118,6 @@ def _refuse_damaged(seeds: Sequence[int], out: Path) -> None:
 def complete(seeds: Sequence[int], out: Path) -> bool:
     """Whether the image of every seed is there, whoever made it."""
     return all((out / file_name(s)).exists() for s in seeds)
-
-
-def _refuse_broken(images: Tensor, seeds: Sequence[int]) -> None:
-    """As 8-bit levels NaN and infinity look like any other pixel, so nobody would see them afterwards."""
-    finite = images.isfinite().flatten(1).all(1).tolist()
-    if not all(finite):
-        raise Refused(
-            f"the image of seed {seeds[finite.index(False)]} is not finite (NaN or infinity) and was not saved: "
-            "try `precision` fp32 or a `guidance` nearer 1, or check the model's weights"
-        )
 
 
 def _finish(seeds: Sequence[int], out: Path, classes: Mapping[int, int], names: Sequence[str] | None) -> None:

@@ -151,7 +151,13 @@ def _schedule(sampler: Sampler) -> Schedule:
 
 def _walks(sampler: Sampler, seeds: Sequence[int], nodes: Sequence[int], long: int, batch_size: int) -> Walk:
     parts = [seeds[i : i + batch_size] for i in range(0, len(seeds), batch_size)]
-    return Walk.joined([walk_long(sampler.bound(part), sampler.start(part), nodes, long) for part in parts])
+    walk = Walk.joined([walk_long(sampler.bound(part), sampler.start(part), nodes, long) for part in parts])
+    if not bool(walk.states[0].isfinite().all()):
+        raise Refused(
+            "the long trajectories do not end in finite numbers (NaN or infinity), so nothing can come close to them: "
+            "try `precision` fp32 or a `guidance` nearer 1, or check the model's weights"
+        )
+    return walk
 
 
 def _distance(sampler: Sampler, times: Sequence[int], walk: Walk, seeds: Sequence[int], batch_size: int) -> float:

@@ -11,6 +11,7 @@ from ddim.pixels.pictures import (
     from_uint8,
     open_image,
     read_image,
+    refuse_broken,
     save_png,
     to_uint8,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "grid",
     "open_image",
     "read_image",
+    "refuse_broken",
     "save_png",
     "show",
     "stacked",

@@ -10,9 +10,9 @@ import io
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,20 @@ def to_uint8(x: Tensor) -> Pixels:
     """Images float (B, C, H, W) -> uint8 (B, H, W, C): round((clamp(x, -1, 1) + 1) 255/2)."""
     levels = ((x.detach().float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
     return np.ascontiguousarray(levels.movedim(-3, -1).cpu().numpy())
+
+
+def refuse_broken(images: Tensor, names: Sequence[Any]) -> None:
+    """Each image is finite: as 8-bit levels NaN and infinity look like any other pixel, so nobody would see them.
+
+    Raises:
+        Refused: one is not; names it.
+    """
+    finite = images.isfinite().flatten(1).all(1).tolist()
+    if not all(finite):
+        raise Refused(
+            f"the image of {names[finite.index(False)]} is not finite (NaN or infinity) and was not saved: "
+            "try `precision` fp32 or a `guidance` nearer 1, or check the model's weights"
+        )
 
 
 def from_uint8(pixels: Pixels) -> Tensor:

@@ -28,6 +28,7 @@ from ddim.refused import Refused
 
 LEVELS = (0.98, 0.9, 0.7, 0.4, 0.15, 0.04)  # alpha_bar of the noised images
 FIRST = (1, 2, 3, 4)  # where a time that is off by one shows: the noise of neighbours differs most
+WORST = 1e12  # what an error that is no number counts as
 UNTRIED = " (others untried: an exported network takes no other times)"
 
 
@@ -53,6 +54,8 @@ def probe_checkpoint(checkpoint: Checkpoint, images: Tensor, *, labels: Tensor |
         time_scale = checkpoint.time_scale if scale is None else scale
         bench = _Bench(checkpoint, time_scale, images.float().to(device), labels, seed)
         best = bench.search()
+        if bool((bench.score(best, "schedule") >= math.log(WORST)).any()):
+            raise Refused(f"{checkpoint.source} answers real images with NaN or infinity, however its file is read")
         return bench.report(best)
 
 
@@ -154,7 +157,7 @@ class _Bench:
     def _log_error(self, name: str, out: Tensor, x_t: Tensor, at: Level[float]) -> Tensor:
         pair = PARAMETERISATIONS[name].decode(out, x_t, at)
         error = (pair.eps - self.eps).square().flatten(1).mean(1)
-        return torch.nan_to_num(error, nan=1e12, posinf=1e12).clamp(1e-12, 1e12).log()
+        return torch.nan_to_num(error, nan=WORST, posinf=WORST).clamp(1e-12, WORST).log()
 
     def _network(self, x_t: Tensor, t: int, reading: Reading) -> Tensor:
         k = self.checkpoint

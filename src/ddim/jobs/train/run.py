@@ -19,6 +19,7 @@ from ddim.jobs.job import RECIPE
 from ddim.jobs.train.log import BOARD, LOG, Log
 from ddim.jobs.train.loop import DivergedError, Progress, fit
 from ddim.jobs.train.loss import Denoising
+from ddim.jobs.train.newest import load_newest, set_aside
 from ddim.jobs.train.plan import Cadence, Plan
 from ddim.jobs.train.previews import PREVIEWS, preview
 from ddim.jobs.train.recipe import difference, read_recipe
@@ -29,7 +30,6 @@ from ddim.jobs.train.state import (
     TrainState,
     begin_from,
     checkpoints,
-    load_checkpoint,
     new_state,
 )
 from ddim.nets import DiffusersNetwork
@@ -91,10 +91,8 @@ def _prepare(plan: Plan, state: TrainState[DiffusersNetwork], max_steps: int, *,
     folder, main = plan.run / STATE, state.accelerator.is_main_process
     if resume and main:  # before a checkpoint is read: whoever is at work there may remove it
         state.hold = _claimed(plan, resume=True)
-    found = checkpoints(folder) if resume else []
-    if found:
-        load_checkpoint(found[-1], state)
-    elif plan.init is not None:
+    damaged = load_newest(folder, state) if resume else {}
+    if state.step == 0 and plan.init is not None:
         begin_from(plan.init, state, plan.recipe)
     if state.step > max_steps:
         raise Refused(f"{plan.run} is at step {state.step} already, beyond `max_steps` {max_steps}; raise it")
@@ -103,6 +101,7 @@ def _prepare(plan: Plan, state: TrainState[DiffusersNetwork], max_steps: int, *,
     state.hold = state.hold or _claimed(plan, resume=False)
     for place in (plan.run, folder, plan.run / PREVIEWS):
         sweep(place)
+    state.notes += set_aside(damaged, state)
     write_text(folder / RECIPE, json.dumps(plan.stored(), indent=1))
 
 

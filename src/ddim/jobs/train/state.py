@@ -1,7 +1,7 @@
 """The state of a training run and its checkpoints: everything step n + 1 needs, in one file written at once.
 
-Files are state/step-00000500.pt. They are read with weights_only=True: a checkpoint holds tensors and
-numbers, never code.
+Files are state/step-00000500.pt. They are read as any stranger's checkpoint is (`checkpoints.read_torch`): tensors and
+numbers, never code, and every checksum is checked.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import pickle
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
+from ddim.checkpoints import read_torch
 from ddim.engine import pick_device, pick_precision
 from ddim.files import Hold, whole_file
 from ddim.jobs.train.recipe import Pace, Recipe
@@ -55,6 +55,7 @@ class TrainState(Generic[M]):
     high_steps: int = 0
     hold: Hold | None = None
     powers: Powers | None = None
+    notes: list[str] = field(default_factory=list)  # what to tell people of how it was begun
 
 
 def resolve_precision(precision: str, device: str = "auto") -> str:
@@ -224,12 +225,10 @@ def load_checkpoint(path: Path, state: TrainState[Any]) -> None:
     """Put a checkpoint into a fresh state of the same recipe.
 
     Raises:
-        Refused: truncated, or of another network; names the file and the remedy.
+        Refused: damaged, or of another network; names the file.
     """
-    others = [p for p in checkpoints(path.parent) if p != path]
-    remedy = f"remove it to go on from {others[-1].name}" if others else "no other checkpoint is left: start a new run"
+    content = read_torch(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
         state.unwrapped.load_state_dict(content["network"])
         state.optimizer.load_state_dict(content["optimizer"])
         for name, value in state.ema.shadow.items():
@@ -240,6 +239,6 @@ def load_checkpoint(path: Path, state: TrainState[Any]) -> None:
             state.powers = Powers.of(state.unwrapped, content["powers"])
         if state.accelerator.scaler is not None and content["scaler"]:
             state.accelerator.scaler.load_state_dict(content["scaler"])
-    except (RuntimeError, KeyError, EOFError, OSError, pickle.UnpicklingError, ValueError) as error:
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Refused(f"checkpoint {path} cannot be read ({reason}); {remedy}") from None
+        raise Refused(f"checkpoint {path} is none of this run ({reason})") from None

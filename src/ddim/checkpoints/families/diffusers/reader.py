@@ -56,8 +56,7 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
     notes: list[str] = []
     said, schedule = _scheduler(folder, for_scheduler, facts, notes)
     state, digest, weights = _weights(place)
-    if facts.get("sha256") not in (None, digest):
-        notes.append(f"the weights are not those ddim.json describes (sha256 {digest[:12]} now); its facts may not fit")
+    _refuse_others(facts.get("sha256"), digest, weights)
     shape = shape_of(net_config, facts, str(net_file))
     learned = _learned_variance(net_config, str(net_file))
     about = str(our_file if our_file.is_file() else folder)
@@ -151,6 +150,14 @@ def _weights(place: Path) -> tuple[dict[str, Tensor], str, Path]:
             hashes = "".join(sha256(place / file) for file in files)
             return state, hashlib.sha256(hashes.encode()).hexdigest(), index
     raise Refused(f"{place} holds no weights: neither {STEM}.safetensors nor {STEM}.bin")
+
+
+def _refuse_others(told: Any, digest: str, weights: Path) -> None:
+    if told not in (None, digest):
+        raise Refused(
+            f"{weights} is not what ddim.json says it is (sha256 {digest[:12]}, not {str(told)[:12]}): it is damaged, "
+            "or somebody else's, or a training is just writing it; if it is what you want, take sha256 out of ddim.json"
+        )
 
 
 def _shards(index: Path) -> list[str]:
