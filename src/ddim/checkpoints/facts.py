@@ -8,7 +8,16 @@ from typing import Any
 import torch
 
 from ddim.checkpoints.settings import MAX_SIDE
-from ddim.process import SPACINGS, Schedule
+from ddim.process import (
+    PARAMETERISATIONS,
+    REAL_SPACINGS,
+    SPACINGS,
+    Continuous,
+    Process,
+    Schedule,
+    TimeLabel,
+    process_of,
+)
 from ddim.refused import Refused
 from ddim.stored import FLAG, POSITIVE, WORD, Rule, counted, is_number, is_whole, listed, only
 from ddim.stored import checked as checked_fields
@@ -20,7 +29,7 @@ SAMPLING = ("clips", "clip_range", "thresholding", "threshold_quantile", "thresh
 WHOLE = (*FACTS, *SAMPLING, "prediction", "learned_variance", "time_scale", "variance_type", "notes")
 """What a file says that stands alone, with no scheduler_config.json beside it; names as in `Checkpoint`."""
 NULLABLE = ("num_classes", "null_label", "labels", "variance_type")  # null is an answer; elsewhere it is none
-PREDICTIONS = ("eps", "x0", "v")  # what networks of these files were seen to return
+ON_REAL_TIMES = ("data_std", "unit_input", "time_label")  # told where the process is a continuous one
 
 
 def checked(facts: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -55,6 +64,42 @@ def schedule_in(facts: Mapping[str, Any], where: str) -> Schedule:
     """
     try:
         return Schedule(torch.tensor(facts["alpha_bar"], dtype=torch.float64))
+    except Refused as error:
+        raise Refused(f"{where}: {error}") from None
+
+
+def process_facts(process: Process, told: Mapping[str, Any]) -> dict[str, Any]:
+    """What ddim.json says of the process: the table of a schedule, or kind, numbers and label of a continuous one.
+
+    Args:
+        told: what is known under the names of `ON_REAL_TIMES`, beside other things.
+
+    Raises:
+        Refused: a continuous process of functions of one's own, which no file can hold.
+    """
+    if isinstance(process, Schedule):
+        return {"alpha_bar": process.alpha_bar.tolist()}
+    if not isinstance(process, Continuous) or process.numbers is None:
+        raise Refused(f"the process {process.name} is of functions of your own, which no file can hold")
+    rest = {name: told[name] for name in ON_REAL_TIMES if told.get(name) is not None}
+    if isinstance(rest.get("time_label"), TimeLabel):
+        rest["time_label"] = rest["time_label"].as_json()
+    return {"process": {"kind": process.kind, **process.numbers}, **rest}
+
+
+def process_in(facts: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What `process_facts` told (checked): `process`, and the rest under the names of `Checkpoint`.
+
+    Raises:
+        Refused: neither a table nor a process; numbers that make none.
+    """
+    if facts.get("process") is None:
+        refuse_gaps(facts, ("alpha_bar",), where, "save the model again")
+        return {"process": schedule_in(facts, where)}
+    try:
+        told = dict(facts["process"])
+        rest = {name: facts[name] for name in ON_REAL_TIMES if facts.get(name) is not None}
+        return {"process": process_of(told.pop("kind"), told), **rest}
     except Refused as error:
         raise Refused(f"{where}: {error}") from None
 
@@ -114,6 +159,25 @@ def _names(value: Any) -> tuple[str, ...] | None:
     return None if names is None else tuple(str(n) for n in names)
 
 
+def _process(value: Any) -> dict[str, Any] | None:
+    if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
+        return None
+    numbers = {k: v for k, v in value.items() if k != "kind"}
+    return dict(value) if all(is_number(v) for v in numbers.values()) else None
+
+
+def _label(value: Any) -> TimeLabel | None:
+    if isinstance(value, TimeLabel):
+        return value
+    if not isinstance(value, Mapping) or not set(value) <= {"clock", "scale", "shift", "of"}:
+        return None
+    if not all(is_number(value.get(name, 0.0)) for name in ("scale", "shift")):
+        return None
+    if value.get("of") is not None and _process(value["of"]) is None:
+        return None
+    return TimeLabel.from_json({"clock": "", **value})
+
+
 RULES: dict[str, Rule] = {
     "shape": (f"three whole numbers from 1 to {MAX_SIDE} (channels, height, width)", _shape),
     "data_range": ("two finite numbers, the lower first", _range),
@@ -122,8 +186,12 @@ RULES: dict[str, Rule] = {
     "labels": ("a list of names", _names),
     "notes": ("a list of sentences", lambda v: listed(v, lambda n: isinstance(n, str))),
     "alpha_bar": ("a list of finite numbers", lambda v: listed(v, is_number)),
-    "prediction": (f"one of {', '.join(PREDICTIONS)}", only(lambda v: v in PREDICTIONS)),
-    "spacing": (f"one of {', '.join(SPACINGS)}", only(lambda v: v in SPACINGS)),
+    "prediction": (f"one of {', '.join(PARAMETERISATIONS)}", only(lambda v: v in tuple(PARAMETERISATIONS))),
+    "process": ("a kind and its numbers", _process),
+    "time_label": ("a clock, a scale and a shift", _label),
+    "data_std": POSITIVE,
+    "unit_input": FLAG,
+    "spacing": (f"one of {', '.join((*SPACINGS, 'edm'))}", only(lambda v: v in (*SPACINGS, *REAL_SPACINGS))),
     "variance_type": WORD,
     "learned_variance": FLAG,
     "clips": FLAG,

@@ -6,7 +6,7 @@ Whatever program wrote the file, the rest of the library sees only this record.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,36 @@ from ddim.engine import Exported
 from ddim.files import digest
 from ddim.nets import DiffusersNetwork
 from ddim.pixels import PixelSpace
-from ddim.process import LEARNED_VARIANCES, Schedule, tau
+from ddim.process import (
+    LEARNED_VARIANCES,
+    Continuous,
+    Parameterisation,
+    Process,
+    Schedule,
+    TimeLabel,
+    parameterisation,
+    tau,
+    usual_label,
+)
 from ddim.refused import Refused
 
 READING = ("num_classes", "null_label", "learned_variance", "time_scale", "clips", "clip_range", "thresholding",
-           "threshold_quantile", "threshold_maximum", "data_range")  # fmt: skip
+           "threshold_quantile", "threshold_maximum", "data_range", "data_std", "unit_input")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A trained network, its schedule, and the meaning of its inputs and outputs.
+    """A trained network, its process, and the meaning of its inputs and outputs.
 
     Attributes:
         network: network(x, t, label=None) -> (B, C or 2C, H, W); x in `data_range`, t the network's own time.
-        schedule: the one it was trained with.
-        prediction: "eps", "x0" or "v".
+        process: the one it was trained on: a `Schedule`, or a continuous one.
+        prediction: a name of `PARAMETERISATIONS`; data_std, unit_input: see `parameterisation`.
         shape: (C, H, W) of one image; of a network of one's own any shape.
         num_classes, null_label, labels: real classes 0..K-1, the label that means "any class", their names.
         learned_variance: the network returns 2C channels, the second C of them a variance.
-        time_scale: the network's time is (t - 1) * time_scale; 1 keeps whole numbers.
+        time_scale: the network's time is (t - 1) * time_scale on a schedule; 1 keeps whole numbers.
+        time_label: what the network is told of time on a continuous process; None is what is usual there.
         clips, clip_range, thresholding, threshold_quantile, threshold_maximum: what the file says about x0.
         spacing, steps_offset, ends_at: the file's own walk; ends_at = 1 where it stops at alpha_bar[1]
             (diffusers' set_alpha_to_one = False), 0 where it ends at the clean image.
@@ -49,7 +60,7 @@ class Checkpoint:
     """
 
     network: nn.Module = field(repr=False)
-    schedule: Schedule
+    process: Process
     prediction: str
     shape: tuple[int, ...]
     family: str
@@ -72,6 +83,28 @@ class Checkpoint:
     data_range: tuple[float, float] = (-1.0, 1.0)
     notes: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    data_std: float = 0.5
+    unit_input: bool = False
+    time_label: TimeLabel | None = None
+
+    @property
+    def schedule(self) -> Schedule:
+        """The table of levels of a discrete process.
+
+        Raises:
+            Refused: the process is a continuous one, which has none.
+        """
+        if not isinstance(self.process, Schedule):
+            raise Refused(
+                f"{self.source} is of the continuous process {self.process.name}, and this works on a schedule of "
+                "whole times only"
+            )
+        return self.process
+
+    @property
+    def parameterisation(self) -> Parameterisation:
+        """What the network's output means, and how x_t is shown to it."""
+        return parameterisation(self.prediction, data_std=self.data_std, unit_input=self.unit_input)
 
     @property
     def picture_shape(self) -> tuple[int, int, int]:
@@ -123,11 +156,27 @@ class Checkpoint:
             # a later diffusers may have more settings: those at their default say nothing
             if not k.startswith("_") and not (k in usually and _plain(v) == _plain(usually[k].default))
         }
-        found = {"prediction": self.prediction, "alpha_bar": digest(self.schedule.alpha_bar.tolist())}
-        return found | {k: _plain(v) for k, v in odd.items()} | {"network": digest(shown)}
+        found = {"prediction": self.prediction} | self._clock | {k: _plain(v) for k, v in odd.items()}
+        return found | {"network": digest(shown)}
+
+    @property
+    def _clock(self) -> dict[str, Any]:
+        if isinstance(self.process, Schedule):
+            return {"alpha_bar": digest(self.process.alpha_bar.tolist())}
+        label = self.label
+        return {"process": self.process.name, "time_label": None if label is None else label.as_json()}
+
+    @property
+    def label(self) -> TimeLabel | None:
+        """What a network on a continuous process is told of time; None on a schedule, and for t itself."""
+        if isinstance(self.process, Continuous) and self.process.numbers is not None and self.time_label is None:
+            return usual_label(self.process.kind, self.prediction)
+        return self.time_label
 
     def time(self, t: Tensor) -> Tensor:
-        """Our t, int64 (B,) in 0..T, as the network's time: t - 1, times `time_scale` where that is not 1."""
+        """Our t, (B,), as the network's time: t - 1 times `time_scale` on a schedule, else what its label says."""
+        if not self.process.discrete:
+            return t.to(torch.float32) if self.label is None else self.label(t, self.process)
         label = zero_based(t)
         return label if self.time_scale == 1.0 else label.to(torch.float32) * self.time_scale
 
@@ -142,12 +191,11 @@ class Checkpoint:
         Raises:
             Refused: eps prediction with a zero-terminal-SNR schedule.
         """
-        label: Callable[[Tensor], Tensor] = zero_based if self.time_scale == 1.0 else self.time
         return NetworkDenoiser(
             self.network if network is None else network,
-            self.schedule,
-            self.prediction,
-            label=label,
+            self.process,
+            self.parameterisation,
+            label=zero_based if self.process.discrete and self.time_scale == 1.0 else self.time,
             learned_variance=self.variance or self.learned_variance,
         )
 
@@ -164,7 +212,7 @@ class Checkpoint:
         """Between the network's numbers and pictures in [-1, 1]."""
         return PixelSpace.of(self.shape, self.data_range)
 
-    def own_tau(self, steps: int | None) -> tuple[int, ...]:
+    def own_tau(self, steps: int | None) -> tuple[Any, ...]:
         """The file's own walk: its spacing, its steps_offset, its last step. Compatible, not better than ours.
 
         Ends at 1 in place of 0 where the file says so: such a walk leaves the noise of alpha_bar[1] in.
@@ -172,6 +220,8 @@ class Checkpoint:
         Raises:
             Refused: steps outside 1..T, or an offset that leaves the schedule.
         """
+        if not self.process.discrete:
+            return tau(self.process, steps, self.spacing)
         offset = self.steps_offset if self.spacing == "leading" else 0
         table = self.schedule.alpha_bar.tolist()
         times = tau(self.schedule.T, steps, self.spacing, alpha_bar=table, offset=offset)

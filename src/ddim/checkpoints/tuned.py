@@ -15,11 +15,12 @@ from typing import Any
 
 from ddim.files import alone, read_json, write_json
 from ddim.refused import Refused
+from ddim.stored import is_number
 
 FILE = "tuned.json"
 
 
-def load_tuned(folder: Path | None, solver: str, steps: int | None, model: str) -> list[int]:
+def load_tuned(folder: Path | None, solver: str, steps: int | None, model: str) -> list[Any]:
     """The times `ddim tune` saved in a model folder for this solver, number of steps and model (`Checkpoint.identity`).
 
     Raises:
@@ -27,7 +28,7 @@ def load_tuned(folder: Path | None, solver: str, steps: int | None, model: str) 
     """
     remedy = f"run ddim tune MODEL DATA with `solver` {solver} and `steps` {steps}"
     entry = _entry(folder, f"{solver}/{steps}", f"times for solver {solver} and {steps} steps", model, remedy)
-    return [int(t) for t in entry["tau"]]
+    return list(entry["tau"])
 
 
 def load_tuned_guidance(
@@ -67,9 +68,11 @@ def handover_key(solver: str, steps: int, early: str) -> str:
     return f"early/{solver}/{steps}/{early}"
 
 
-def save_tuned(folder: Path, solver: str, times: Sequence[int], model: str) -> Path:
+def save_tuned(folder: Path, solver: str, times: Sequence[Any], model: str) -> Path:
     """Add times to a model folder's `tuned.json`, whole or not at all."""
-    return keep_tuned(folder, f"{solver}/{len(times) - 1}", {"tau": [int(t) for t in times]}, model)
+    return keep_tuned(
+        folder, f"{solver}/{len(times) - 1}", {"tau": [t if isinstance(t, float) else int(t) for t in times]}, model
+    )
 
 
 def keep_tuned(folder: Path, key: str, found: dict[str, Any], model: str) -> Path:
@@ -112,4 +115,4 @@ def _whole(kind: str, entry: dict[str, Any]) -> bool:
 
 
 def _times(value: Any, count: int | None = None) -> bool:
-    return isinstance(value, list) and all(isinstance(t, int) for t in value) and count in (None, len(value))
+    return isinstance(value, list) and all(is_number(t) for t in value) and count in (None, len(value))

@@ -75,8 +75,10 @@ def encoded(sampler: Sampler, sets: list[Tensor]) -> list[Tensor]:
 
 def along(sampler: Sampler, x: Tensor, sets: list[Tensor], amount: float) -> tuple[Tensor, list[str]]:
     """x_T of picture x (1, C, H, W) moved along the direction between two sets of pictures, and what is to be said."""
-    without, having, own = encoded(sampler, [*sets, x])
-    return moved(own, without, having, amount)
+    std = sampler.denoise.process.start(sampler.tau[0])
+    without, having, own = (z / std for z in encoded(sampler, [*sets, x]))
+    after, said = moved(own, without, having, amount)
+    return std * after, said
 
 
 def moved(x_T: Tensor, without: Tensor, having: Tensor, amount: float) -> tuple[Tensor, list[str]]:

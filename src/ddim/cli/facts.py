@@ -10,6 +10,7 @@ from ddim.cli.show import table
 from ddim.cli.typed import typed_size
 from ddim.data import few_images
 from ddim.pixels import Fit
+from ddim.process import Schedule
 
 IMAGES = 16
 LEAST = 4  # pictures the probe must have
@@ -18,17 +19,15 @@ LEAST = 4  # pictures the probe must have
 def described(k: Checkpoint) -> str:
     """Every fact of a checkpoint, one a line."""
     c, h, w = k.shape
-    s, parameters = k.schedule, sum(p.numel() for p in k.network.parameters())
-    time = "t - 1" if k.time_scale == 1 else f"(t - 1) * {k.time_scale:g}"
+    parameters = sum(p.numel() for p in k.network.parameters())
     rows = [
         ("source", k.source),
         ("family", k.family if k.family != "ddim" else f"ddim folder (from {k.meta.get('family', 'ddim')})"),
         ("weights", (f"{parameters:,} parameters, " if parameters else "") + f"sha256 {k.sha256[:16]}"),
         ("images", f"{c} x {h} x {w}, numbers {k.data_range[0]:g} to {k.data_range[1]:g}"),
-        ("prediction", k.prediction + (" and a variance" if k.learned_variance else "")),
+        ("prediction", _prediction(k)),
         ("DDPM's variance", _variance(k)),
-        ("schedule", f"T = {s.T}, alpha_bar from {float(s.alpha_bar[1]):.6g} to {float(s.alpha_bar[-1]):.4g}"),
-        ("network's time", time),
+        *_process(k),
         ("classes", _classes(k)),
         ("clipping of x0", _clipping(k)),
         ("the file's own walk", _walk(k)),
@@ -36,6 +35,24 @@ def described(k: Checkpoint) -> str:
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     return "\n".join([*lines, *(f"{'note':<{width}}  {note}" for note in k.notes)])
+
+
+def _prediction(k: Checkpoint) -> str:
+    said = f"{k.prediction}, sigma_data {k.data_std:g}" if k.prediction == "edm" else k.prediction
+    return said + (" and a variance" if k.learned_variance else "")
+
+
+def _process(k: Checkpoint) -> list[tuple[str, str]]:
+    s = k.process
+    if isinstance(s, Schedule):
+        time = "t - 1" if k.time_scale == 1 else f"(t - 1) * {k.time_scale:g}"
+        ends = f"alpha_bar from {float(s.alpha_bar[1]):.6g} to {float(s.alpha_bar[-1]):.4g}"
+        return [("schedule", f"T = {s.T}, {ends}"), ("network's time", time)]
+    first, last = s.at(s.first), s.at(s.T)
+    ends = f"(signal, noise) from ({first.signal:.4g}, {first.noise:.4g}) to ({last.signal:.4g}, {last.noise:.4g})"
+    shown = "x_t at unit variance" if k.unit_input or k.prediction == "edm" else "x_t itself"
+    return [("process", f"{s.name}, {ends}"), ("network's time", "t" if k.label is None else str(k.label)),
+            ("network is shown", shown)]  # fmt: skip
 
 
 def _classes(k: Checkpoint) -> str:

@@ -146,9 +146,9 @@ class Counted(Seeded):
 class Spaced:
     """Which times."""
 
-    spacing: str = "uniform"
-    """Which steps: uniform, quadratic, logsnr, trailing, leading, linspace, paper-linear, paper-quadratic, tuned,
-    diffusers (the file's own), or a peer's: ermongroup-uniform, ermongroup-quad, openai."""
+    spacing: str = "auto"
+    """Which steps: uniform, quadratic, logsnr, trailing, edm (continuous processes), leading, linspace, paper-linear,
+    paper-quadratic, tuned, diffusers (the file's own), a peer's (ermongroup-uniform, ermongroup-quad, openai); auto."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,8 +65,8 @@ class Reconstruction:
         ]
 
 
-def row_of(latents: Latents) -> Reconstruction:
-    """What the certificate says, as a row of the table."""
+def row_of(latents: Latents, std: float = 1.0) -> Reconstruction:
+    """What the certificate says, as a row of the table; `std`: see `law`."""
     found, steps = latents.certificate, len(latents.recipe.tau) - 1
     mse = 10 ** (-found.psnr / 10)  # on [0, 1] the peak is 1, and PSNR does not depend on the scale
     mean = mse.mean()
@@ -74,5 +74,5 @@ def row_of(latents: Latents) -> Reconstruction:
     solved = 1 - coupled if latents.recipe.method == "exact" else 1 - len(latents.unsolved) / len(latents)
     return Reconstruction(
         steps, latents.recipe.method, float(mean), float(-10 * torch.log10(mean)), float(found.psnr.min()),
-        solved, float(found.nfe.double().mean()) + steps, law(latents.x_T), coupled,
+        solved, float(found.nfe.double().mean()) + steps, law(latents.x_T, std), coupled,
     )  # fmt: skip

@@ -50,7 +50,7 @@ def recipe_of(asked: Mapping[str, Any], init: Checkpoint | None = None) -> Recip
     """What decides the weights: precision made definite, and the prediction of `init` unless one is asked for."""
     said: dict[str, Any] = {field: asked[option] for option, field in fields().items()}
     said["precision"] = resolve_precision(said["precision"], asked["device"])
-    said["prediction"] = said["prediction"] or (init.prediction if init is not None else Recipe.prediction)
+    said["prediction"] = said["prediction"] or (init.prediction if init is not None else None)
     return Recipe(**said)
 
 

@@ -66,6 +66,20 @@ def noise(solver: str, eta: float, *, hat: bool, learned: bool) -> dict[str, Any
     return {"solver": ddim.DDIM(sigma="learned" if learned else "hat")}
 
 
+def times(text: str, *, whole: bool) -> list[int] | list[float]:
+    """ "981,640,1,0" as --tau takes it: whole numbers of a schedule, others of a continuous process.
+
+    Raises:
+        Refused: anything else.
+    """
+    return numbers(text, "--tau", 'times like "981,640,1,0"') if whole else reals(text, "--tau")
+
+
+def spacing_of(name: str, model: ddim.Model) -> str:
+    """The spacing of that name; auto is edm on the process of that name, else uniform."""
+    return ddim.process.usual_spacing(model.process) if name == "auto" else name
+
+
 def words(text: str) -> list[str]:
     """ "a,b" as words."""
     return [word.strip() for word in text.split(",") if word.strip()]

@@ -20,6 +20,7 @@ from ddim.denoise.weights import Interval, acts, refuse_weight, weight_at
 from ddim.process import Prediction, Time, level_at
 from ddim.refused import Refused
 
+
 @dataclass(frozen=True)
 class Guided(Wrapper):
     """eps = eps(null) + weight (eps(label) - eps(null)), and x0 alike (Ho & Salimans, arXiv 2207.12598, eq. 6).

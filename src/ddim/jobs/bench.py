@@ -61,13 +61,13 @@ class Took:
 class Bench:
     """One model, batch and tau; every set of switches meets the same latents."""
 
-    def __init__(self, model: Model, batch: int, times: tuple[int, ...]) -> None:
+    def __init__(self, model: Model, batch: int, times: tuple[Any, ...]) -> None:
         self.model, self.batch, self.times = model, batch, times
         self.calls = len(times) - 1
         self.network = model.checkpoint.network
         self.parameters = sum(p.numel() for p in self.network.parameters())
         self.label = model.labels(0, batch) if model.num_classes else None
-        self.x_T = noise(range(batch), model.shape).to(model.device)
+        self.x_T = model.process.start(times[0]) * noise(range(batch), model.shape).to(model.device)
 
     def time(self, network: nn.Module) -> Took:
         """One sample: seconds in all, and inside the network."""

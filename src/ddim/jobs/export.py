@@ -20,7 +20,7 @@ from torch import Tensor
 from ddim.checkpoints import Checkpoint, write_onnx_folder
 from ddim.denoise import NONE, Denoiser, labels
 from ddim.engine import INPUTS, require
-from ddim.process import noise, tau
+from ddim.process import noise, tau, usual_spacing
 from ddim.refused import Refused
 from ddim.solve import DDIM, trajectory
 
@@ -69,15 +69,17 @@ def trajectory_states(checkpoint: Checkpoint, images: int) -> list[Inputs]:
         null = checkpoint.null_label
         label = [null if null is not None and i % 3 == 2 else i % checkpoint.num_classes for i in range(images)]
         told = (torch.tensor(label),)
-    times = tau(checkpoint.schedule.T, min(STEPS, checkpoint.schedule.T))
-    x = noise(range(images), checkpoint.shape, purpose="calibration")
+    process = checkpoint.process
+    times = tau(process, min(STEPS, process.T) if process.discrete else STEPS, usual_spacing(process))
+    x = process.start(times[0]) * noise(range(images), checkpoint.shape, purpose="calibration")
     denoise: Denoiser = checkpoint.denoiser()
     if checkpoint.clips:
         denoise = checkpoint.clipped(denoise)
     conditions = labels(*told) if told else NONE
     found: list[Inputs] = []
     for t, step in zip(times[:-1], trajectory(denoise, DDIM(), times, x, conditions=conditions), strict=True):
-        found.append((x, checkpoint.time(torch.full((images,), t)), *told))
+        shown = checkpoint.parameterisation.feed(x, process.at(t))
+        found.append((shown, checkpoint.time(torch.full((images,), t)), *told))
         x = step.x
     return [tuple(v[i : i + 1] for v in inputs) for k, inputs in enumerate(found) for i in range(k % 2, images, 2)]
 

@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from ddim.model import Sampler
-from ddim.process import Schedule, tau
+from ddim.process import Process, tau
 from ddim.refused import Refused
 from ddim.solve import sample
 from ddim.uses import Walk, best_path, moved, walk_long
@@ -31,7 +32,7 @@ class Rival:
     """
 
     name: str
-    tau: tuple[int, ...]
+    tau: tuple[Any, ...]
     seen: float
     unseen: float
 
@@ -47,7 +48,7 @@ class Tuned:
 def tune(
     sampler: Sampler,
     *,
-    others: Mapping[str, tuple[int, ...]],
+    others: Mapping[str, tuple[Any, ...]],
     latents: int = 128,
     long: int = 150,
     candidates: int = 40,
@@ -63,7 +64,7 @@ def tune(
     4. All rivals on latents not used before. The best there is chosen: if the search was lucky, it shows.
 
     Args:
-        sampler: of a deterministic solver, on a schedule.
+        sampler: of a deterministic solver.
         others: rivals by name, e.g. the closed form; the named spacings are always among them.
         latents: how many to search on, and as many to check on.
         long: steps of the long trajectory. candidates: times the path may use. trials: of the coordinate search.
@@ -71,24 +72,21 @@ def tune(
     Raises:
         Refused: a stochastic solver; more steps than candidates allow; a long trajectory of more steps than T.
     """
-    if long > _schedule(sampler).T:
-        raise Refused(
-            f"`long` counts steps on a schedule of {_schedule(sampler).T} times: that is the most, got {long}"
-        )
+    process, steps = sampler.denoise.process, len(sampler.tau) - 1
+    if process.discrete and long > process.T:
+        raise Refused(f"`long` counts steps on a schedule of {process.T} times: that is the most, got {long}")
     if sampler.solver.stochastic:
         raise Refused("times are tuned for deterministic solvers: a noisy one has no trajectory to be close to")
     seeds = range(FIRST_SEED, FIRST_SEED + latents)
-    schedule, steps = _schedule(sampler), len(sampler.tau) - 1
-    nodes = candidate_times(schedule, max(candidates, steps + 1), steps)
+    nodes = candidate_times(process, max(candidates, steps + 1), steps)
     yield f"long trajectories of {latents} latents"
     seen = _walks(sampler, seeds, nodes, long, batch_size)
-    rivals = {name: tau(schedule.T, steps, name, alpha_bar=schedule.alpha_bar.tolist()) for name in NAMED} | dict(
-        others
-    )
+    names = NAMED if process.discrete else (*NAMED, "edm")
+    rivals = {name: tau(process, steps, name) for name in names} | dict(others)
     yield f"dynamic programming over {len(nodes)} times"
     rivals["dynamic programming"] = best_path(seen.first(64), sampler.solver, steps)
 
-    def distance(times: Sequence[int], walk: Walk = seen, of: Sequence[int] = seeds) -> float:
+    def distance(times: Sequence[Any], walk: Walk = seen, of: Sequence[int] = seeds) -> float:
         return _distance(sampler, times, walk, of, batch_size)
 
     scores = {name: distance(times) for name, times in rivals.items()}
@@ -98,14 +96,14 @@ def tune(
         rivals["search"], scores["search"] = times, score
     yield "checking on unseen latents"
     fresh = range(FIRST_UNSEEN, FIRST_UNSEEN + latents)
-    unseen = _walks(sampler, fresh, (schedule.T, 0), long, batch_size)
+    unseen = _walks(sampler, fresh, (process.T, 0), long, batch_size)
     table = tuple(Rival(n, tuple(t), scores[n], distance(t, unseen, fresh)) for n, t in rivals.items())
     yield Tuned(min(table, key=lambda r: r.unseen), table)
 
 
 def _searched(
-    times: tuple[int, ...], score: float, distance: Callable[[Sequence[int]], float], trials: int
-) -> Generator[str, None, tuple[tuple[int, ...], float]]:
+    times: tuple[Any, ...], score: float, distance: Callable[[Sequence[Any]], float], trials: int
+) -> Generator[str, None, tuple[tuple[Any, ...], float]]:
     """The best times found by moving one at a time, in strides that shrink as they gain little, and their distance."""
     left, stride = trials, 0.5
     while left > 0 and stride > 0.02:
@@ -122,34 +120,23 @@ def _searched(
     return times, score
 
 
-def candidate_times(schedule: Schedule, count: int, steps: int) -> tuple[int, ...]:
+def candidate_times(process: Process, count: int, steps: int) -> tuple[Any, ...]:
     """About `count` times to choose from, falling, T and 0 among them: half even in t, half even in log SNR.
 
     Raises:
         Refused: steps outside 1..T.
     """
-    tau(schedule.T, steps)
-    count = min(count, schedule.T)
-    rules = [
-        tau(schedule.T, max(1, count // 2), name, alpha_bar=schedule.alpha_bar.tolist())
-        for name in ("trailing", "logsnr")
-    ]
-    times = {t for rule in rules for t in rule}
+    tau(process, steps)
+    count = min(count, process.T) if process.discrete else count
+    times = {t for name in ("trailing", "logsnr") for t in tau(process, max(1, count // 2), name)}
     while len(times) < steps + 1:  # nearly every time is wanted: fill the widest gaps
         ordered = sorted(times)
         low, high = max(pairwise(ordered), key=lambda p: p[1] - p[0])
-        times.add((low + high) // 2)
+        times.add((low + high) // 2 if process.discrete else (low + high) / 2)
     return tuple(sorted(times, reverse=True))
 
 
-def _schedule(sampler: Sampler) -> Schedule:
-    process = sampler.denoise.process
-    if not isinstance(process, Schedule):
-        raise Refused(f"times are tuned on a schedule of whole times, not on the process {process.name}")
-    return process
-
-
-def _walks(sampler: Sampler, seeds: Sequence[int], nodes: Sequence[int], long: int, batch_size: int) -> Walk:
+def _walks(sampler: Sampler, seeds: Sequence[int], nodes: Sequence[Any], long: int, batch_size: int) -> Walk:
     parts = [seeds[i : i + batch_size] for i in range(0, len(seeds), batch_size)]
     walk = Walk.joined([walk_long(sampler.bound(part), sampler.start(part), nodes, long) for part in parts])
     if not bool(walk.states[0].isfinite().all()):
@@ -160,7 +147,7 @@ def _walks(sampler: Sampler, seeds: Sequence[int], nodes: Sequence[int], long: i
     return walk
 
 
-def _distance(sampler: Sampler, times: Sequence[int], walk: Walk, seeds: Sequence[int], batch_size: int) -> float:
+def _distance(sampler: Sampler, times: Sequence[Any], walk: Walk, seeds: Sequence[int], batch_size: int) -> float:
     """From what the solver makes from x_T to the end of the long trajectory: exp mean_i log rms_i, i over latents."""
     logs, start, end = 0.0, walk.states[walk.times[0]], walk.states[0]
     for i in range(0, len(seeds), batch_size):

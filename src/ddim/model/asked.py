@@ -13,10 +13,12 @@ from torch import Tensor
 from ddim.checkpoints import Checkpoint, load_tuned
 from ddim.denoise import NONE, Conditions
 from ddim.denoise import labels as labelled
-from ddim.process import PerImage, tau
+from ddim.process import PerImage, Time, tau, usual_spacing
 from ddim.refused import Refused
 from ddim.solve import Solver, solver_named
 
+UNSAID = ("auto", "uniform")
+"""Spacings that say nothing against times that are given: the default, and the default of 0.1."""
 Labels = int | Literal["cycle"] | Sequence[int] | Mapping[int, int] | Tensor | None
 """One class, one an image, seed modulo the number of classes, one a seed, or weights over classes float (B, K)."""
 
@@ -138,36 +140,38 @@ def solver_asked(solver: str | Solver[Any], eta: Any) -> Solver[Any]:
 
 
 def times_named(
-    checkpoint: Checkpoint, steps: int | None, spacing: str | Sequence[int], solver: str
-) -> tuple[int, ...]:
-    """tau by a spacing's name; also "tuned", the times kept for this solver, and "diffusers", the file's own walk."""
-    schedule = checkpoint.schedule
+    checkpoint: Checkpoint, steps: int | None, spacing: str | Sequence[Time], solver: str
+) -> tuple[Any, ...]:
+    """tau by a spacing's name; also "auto", the usual one of the process, "tuned", the times kept for this solver, and
+    "diffusers", the file's own walk."""
+    process = checkpoint.process
     spacing = spacing if isinstance(spacing, str) else list(spacing)  # rows of NumPy and torch have no truth value
     if spacing == "tuned":
-        return tau(schedule.T, steps, load_tuned(checkpoint.folder, solver, steps, checkpoint.identity))
+        return tau(process, steps, load_tuned(checkpoint.folder, solver, steps, checkpoint.identity))
     if spacing == "diffusers":
         return checkpoint.own_tau(steps)
-    offset = checkpoint.steps_offset if spacing == "leading" else 0
-    return tau(schedule.T, steps, spacing, alpha_bar=schedule.alpha_bar.tolist(), offset=offset)
+    named = usual_spacing(process) if spacing == "auto" else spacing
+    offset = {"offset": checkpoint.steps_offset} if spacing == "leading" and process.discrete else {}
+    return tau(process, steps, named, **offset)
 
 
 def times_asked(
     checkpoint: Checkpoint,
     steps: int | None,
-    spacing: str | Sequence[int],
-    times: Sequence[int] | None,
+    spacing: str | Sequence[Time],
+    times: Sequence[Time] | None,
     solver: str | Solver[Any],
-) -> tuple[int, ...]:
+) -> tuple[Any, ...]:
     """tau of a walk asked for by its times, or by steps and spacing; 20 steps unless said otherwise.
 
     Raises:
-        Refused: times and a spacing; times that are none of the schedule's.
+        Refused: times and a spacing; times that are none of the process's.
     """
     if times is None:
         usual = 20 if steps is None and isinstance(spacing, str) else steps
         return times_named(checkpoint, usual, spacing, solver if isinstance(solver, str) else "ddim")
-    if not isinstance(spacing, str) or spacing != "uniform":
+    if not isinstance(spacing, str) or spacing not in UNSAID:
         raise Refused(f"tau names the times and spacing = {spacing!r} would too: give one of them")
     if checkpoint.ends_at and times[-1] == checkpoint.ends_at:
-        return tau(checkpoint.schedule.T, None, (*times, 0))[:-1]  # the file's own walk, which stops early
-    return tau(checkpoint.schedule.T, steps, times)
+        return tau(checkpoint.process, None, (*times, 0))[:-1]  # the file's own walk, which stops early
+    return tau(checkpoint.process, steps, times)

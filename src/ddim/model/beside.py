@@ -111,7 +111,7 @@ def refuse_unlike(model: Ready, other: Any, role: str, *, labelled: bool) -> Non
         raise Refused(f"`{role}` is a model, as ddim.load gives it; got a {type(other).__name__}")
     own, theirs = model.checkpoint, other.checkpoint
     for what, mine, its in (
-        ("process", own.schedule, theirs.schedule), ("image shape", own.shape, theirs.shape),
+        ("process", own.process, theirs.process), ("image shape", own.shape, theirs.shape),
         ("number of classes", own.num_classes, theirs.num_classes), ("data range", own.data_range, theirs.data_range),
     ):  # fmt: skip
         if mine != its:
@@ -130,6 +130,8 @@ def _told(checkpoint: Checkpoint, value: Any = None, what: str = "process") -> s
     """A schedule in the words by which two of them differ; anything else as it is."""
     if what != "process":
         return str(value)
+    if not checkpoint.process.discrete:
+        return checkpoint.process.name
     table = checkpoint.schedule.alpha_bar
     middle = len(table) // 2
     return f"T = {len(table) - 1} with alpha_bar[{middle}] = {float(table[middle]):.6g}"

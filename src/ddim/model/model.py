@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ddim.denoise import Denoiser, bound, labels
 from ddim.files import VERSION
 from ddim.model.asked import (
+    UNSAID,
     Eta,
     LabelRule,
     Labels,
@@ -27,7 +28,7 @@ from ddim.model.own import OwnFacts, own_checkpoint
 from ddim.model.ready import Ready
 from ddim.model.sampler import Sampler
 from ddim.model.told import How, Nulls, Told, ToldRule, clipped, guided, refuse_untold
-from ddim.process import Schedule
+from ddim.process import Process, Time
 from ddim.solve import Solver
 from ddim.uses import Latents, Method, Tell
 
@@ -41,14 +42,15 @@ class Model(Ready):
     """
 
     @classmethod
-    def from_network(cls, network: nn.Module, schedule: Schedule, **facts: Unpack[OwnFacts]) -> Model:
+    def from_network(cls, network: nn.Module, schedule: Process, **facts: Unpack[OwnFacts]) -> Model:
         """A network of your own as a model: everything that takes a model takes it.
 
         Args:
             network: network(x, t) or, with `num_classes`, network(x, t, label) -> tensor, or an object with `.sample`;
-                other conditions come by name. x (B, *shape) in `data_range`, t int64 (B,) 0-based, label int64 (B,)
+                other conditions come by name. x (B, *shape) in `data_range`, t int64 (B,) 0-based (on a
+                continuous process float32, what `time_label` says), label int64 (B,)
                 or None. It is put into eval mode.
-            schedule: the one it was trained on.
+            schedule: the process it was trained on, a `Schedule` or a continuous one.
             facts: shape (C, H, W) of one image, and whatever is not as usual: see `OwnFacts`.
 
         Raises:
@@ -58,10 +60,11 @@ class Model(Ready):
         return made.to(next((p.device for p in network.parameters()), made.device))
 
     def tau(
-        self, steps: int | None = 20, spacing: str | Sequence[int] = "uniform", *, solver: str = "ddim"
-    ) -> tuple[int, ...]:
-        """`ddim.tau` on this model's schedule; "tuned" takes the times `ddim tune` saved for this solver and S.
+        self, steps: int | None = 20, spacing: str | Sequence[Time] = "auto", *, solver: str = "ddim"
+    ) -> tuple[Any, ...]:
+        """`ddim.tau` on this model's process; "tuned" takes the times `ddim tune` saved for this solver and S.
 
+        ``auto`` is "edm" on the process of that name, whose time is the noise itself, and "uniform" elsewhere;
         ``diffusers`` walks the file's own timestep_spacing and steps_offset.
         """
         return times_named(self.checkpoint, steps, spacing, solver)
@@ -92,7 +95,7 @@ class Model(Ready):
         return bound(clipped(self.checkpoint, bare, clip), labels(label))
 
     def sampler(
-        self, *, steps: int | None = None, spacing: str | Sequence[int] = "uniform", tau: Sequence[int] | None = None,
+        self, *, steps: int | None = None, spacing: str | Sequence[Time] = "auto", tau: Sequence[Time] | None = None,
         solver: str | Solver[Any] = "ddim", eta: Eta = 0.0,
         label: Labels = None, conditions: Told | None = None,
         guidance: Weight = 1.0, interval: tuple[int, int] | None = None, guide: Ready | None = None,
@@ -182,8 +185,8 @@ class Model(Ready):
 
         how: steps, spacing, tau, label, conditions, guidance, null, precision, ..: see `sampler`.
         """
-        spacing = how.get("spacing", "uniform")
-        named = isinstance(spacing, str) and spacing == "uniform"
+        spacing = how.get("spacing", "auto")
+        named = isinstance(spacing, str) and spacing in UNSAID
         others = how.get("steps") or how.get("tau") is not None or not named
         if isinstance(latents, Latents) and not others:
             how["tau"] = latents.recipe.tau

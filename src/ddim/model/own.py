@@ -9,17 +9,18 @@ from torch import nn
 
 from ddim.checkpoints import Checkpoint
 from ddim.nets import adapted, weights_hash
-from ddim.process import LEARNED_VARIANCES, Schedule
+from ddim.process import LEARNED_VARIANCES, Process, TimeLabel
 from ddim.refused import Refused
 
 
 class OwnFacts(TypedDict, total=False):
     """What a network's user knows of it; all but `shape` may be as usual.
 
-    shape: (C, H, W) of one picture, or that of anything else: (C, L) of a signal, (D,) of a vector. prediction: "eps",
-    "x0" or "v". num_classes, null_label, labels: real classes 0..K-1, the label that means "any class", their names.
-    clips, data_range, time_scale: see `checkpoints.Checkpoint`; it does not clip unless told. learned_variance: it
-    returns 2C channels, the second C a variance: what they mean, "learned_range" or "learned"; True where nobody knows.
+    shape: (C, H, W) of one picture, or that of anything else: (C, L) of a signal, (D,) of a vector. prediction: a name
+    of `PARAMETERISATIONS`. num_classes, null_label, labels: real classes 0..K-1, the label that means "any class",
+    their names. clips, data_range, time_scale, time_label, data_std, unit_input: see `checkpoints.Checkpoint`; it does
+    not clip unless told. learned_variance: it returns 2C channels, the second C a variance: what they mean,
+    "learned_range" or "learned"; True where nobody knows.
     """
 
     shape: Required[tuple[int, ...]]
@@ -31,9 +32,12 @@ class OwnFacts(TypedDict, total=False):
     data_range: tuple[float, float]
     learned_variance: bool | str
     time_scale: float
+    time_label: TimeLabel
+    data_std: float
+    unit_input: bool
 
 
-def own_checkpoint(network: nn.Module, schedule: Schedule, **facts: Unpack[OwnFacts]) -> Checkpoint:
+def own_checkpoint(network: nn.Module, process: Process, **facts: Unpack[OwnFacts]) -> Checkpoint:
     """The checkpoint of a network in memory; see `Model.from_network`."""
     num_classes, null_label, labels = facts.get("num_classes"), facts.get("null_label"), facts.get("labels")
     if not isinstance(network, nn.Module):
@@ -50,11 +54,12 @@ def own_checkpoint(network: nn.Module, schedule: Schedule, **facts: Unpack[OwnFa
         raise Refused(f"`shape` is that of one picture, e.g. (3, 32, 32), without the batch; got {facts['shape']}")
     own = adapted(network, num_classes is not None, null_label)
     return Checkpoint(
-        network=own.eval(), schedule=schedule, prediction=facts.get("prediction", "eps"), shape=shape,
+        network=own.eval(), process=process, prediction=facts.get("prediction", "eps"), shape=shape,
         family="own", source=f"{type(network).__name__} in memory", sha256=weights_hash(network.state_dict()),
         num_classes=num_classes,
         null_label=null_label, labels=None if labels is None else tuple(labels),
         learned_variance=bool(variance), variance_type=variance if isinstance(variance, str) else None,
-        time_scale=facts.get("time_scale", 1.0),
+        time_scale=facts.get("time_scale", 1.0), time_label=facts.get("time_label"),
+        data_std=facts.get("data_std", 0.5), unit_input=facts.get("unit_input", False),
         clips=facts.get("clips", False), data_range=facts.get("data_range", (-1.0, 1.0)),
     )  # fmt: skip

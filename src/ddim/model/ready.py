@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +16,7 @@ from ddim.files import digest
 from ddim.model.asked import labels_of
 from ddim.model.saving import save_model
 from ddim.nets import weights_hash
+from ddim.process import Schedule
 from ddim.refused import Refused
 
 
@@ -23,12 +25,12 @@ class Ready:
 
     Attributes:
         checkpoint: what was found and what was assumed; `ddim info` prints it.
-        schedule, prediction, shape (C, H, W), num_classes, null_label, space: as the checkpoint says.
+        process, prediction, shape (C, H, W), num_classes, null_label, space: as the checkpoint says.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self.schedule = checkpoint.schedule
+        self.process = checkpoint.process
         self.prediction = checkpoint.prediction
         self.shape = checkpoint.shape
         self.space = checkpoint.space
@@ -39,7 +41,21 @@ class Ready:
         self._loaded = engine.weight_sums(checkpoint.network)
 
     def __repr__(self) -> str:
-        return f"Model({self.checkpoint.source}, shape={self.shape}, {self.prediction}, T={self.schedule.T})"
+        return f"Model({self.checkpoint.source}, shape={self.shape}, {self.prediction}, {self.process!r})"
+
+    @property
+    def schedule(self) -> Schedule:
+        """The process, where it is a discrete one.
+
+        Raises:
+            Refused: it is continuous.
+        """
+        return self.checkpoint.schedule
+
+    @property
+    def most_steps(self) -> float:
+        """The most steps a walk can have: T of a schedule, any number on a continuous process."""
+        return float(self.process.T) if self.process.discrete else math.inf
 
     @property
     def weights_hash(self) -> str:
@@ -105,7 +121,7 @@ class Ready:
         self._prepared.clear()
         return self
 
-    def save_tau(self, times: Sequence[int], solver: str) -> Path:
+    def save_tau(self, times: Sequence[Any], solver: str) -> Path:
         """Keep times beside the weights: `tau(len(times) - 1, "tuned", solver=solver)` gives them back.
 
         Raises:

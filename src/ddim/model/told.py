@@ -14,6 +14,7 @@ from ddim.denoise import NONE, Conditions, Denoiser, Guided, Interval
 from ddim.model.asked import Eta, LabelRule, Labels
 from ddim.model.ready import Ready
 from ddim.nets import OwnNetwork
+from ddim.process import Time
 from ddim.refused import Refused
 from ddim.solve import Solver
 
@@ -27,8 +28,8 @@ class How(TypedDict, total=False):
     """The keywords of `Model.sampler`, for those who pass them on."""
 
     steps: int | None
-    spacing: str | Sequence[int]
-    tau: Sequence[int] | None
+    spacing: str | Sequence[Time]
+    tau: Sequence[Time] | None
     solver: str | Solver[Any]
     eta: Eta
     label: Labels

@@ -52,7 +52,9 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def build(preset: str, *, shape: tuple[int, int, int], num_classes: int | None = None, seed: int = 0) -> nn.Module:
+def build(
+    preset: str, *, shape: tuple[int, int, int], num_classes: int | None = None, seed: int = 0, fourier: bool = False
+) -> nn.Module:
     """A new diffusers `UNet2DModel` of this preset for images of this shape.
 
     Args:
@@ -60,6 +62,8 @@ def build(preset: str, *, shape: tuple[int, int, int], num_classes: int | None =
         shape: (C, H, W); H and W need not be equal.
         num_classes: K makes it class-conditional with K + 1 embeddings; the last one, K, is the null label.
         seed: decides the initial weights.
+        fourier: it is told the noise, takes random Fourier features of its logarithm and divides its output by it: a
+            score (NCSN++, arXiv 2011.13456).
 
     Raises:
         Refused: an unknown name, a size its levels cannot halve, fewer than one class.
@@ -87,6 +91,8 @@ def build(preset: str, *, shape: tuple[int, int, int], num_classes: int | None =
     }  # fmt: skip
     if p.ddpm:
         options |= {"norm_eps": 1e-6, "flip_sin_to_cos": False, "freq_shift": 1, "downsample_padding": 0}
+    if fourier:
+        options["time_embedding_type"] = "fourier"
     with torch_randomness(seed, "weights"):
         return cast(nn.Module, UNet2DModel(**options))  # type: ignore[no-untyped-call]  # diffusers has no types
 

@@ -6,8 +6,9 @@ the cleanest time at which a network is asked.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -28,6 +29,7 @@ class Continuous:
         name: its kind and numbers; two processes of one name are one.
         signal, noise: functions of t in (0, T]; noise/signal must rise strictly.
         T: the noisiest time. first: the cleanest time at which a network is asked.
+        numbers: those a named kind was made of, which is all a file needs; None for functions of one's own.
 
     Raises:
         Refused: an impossible range, a level without signal and noise, or a ratio that does not rise.
@@ -38,8 +40,14 @@ class Continuous:
     noise: Callable[[float], float] = field(compare=False, repr=False)
     T: float = 1.0
     first: float = 1e-3
+    numbers: Mapping[str, float] | None = field(default=None, compare=False, repr=False)
 
     discrete = False
+
+    @property
+    def kind(self) -> str:
+        """The name without its numbers: vp, subvp, ve, edm, flow."""
+        return self.name.partition("(")[0]
 
     def __post_init__(self) -> None:
         if not 0.0 < self.first < self.T < math.inf:
@@ -123,9 +131,9 @@ def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Continuous:
     def log_signal(t: float) -> float:
         return -(t**2) * (beta_max - beta_min) / 4 - t * beta_min / 2
 
-    return Continuous(
-        f"vp({beta_min:g}, {beta_max:g})", lambda t: math.exp(log_signal(t)),
-        lambda t: math.sqrt(-math.expm1(2 * log_signal(t))),
+    return _named(
+        "vp", lambda t: math.exp(log_signal(t)), lambda t: math.sqrt(-math.expm1(2 * log_signal(t))),
+        beta_min=beta_min, beta_max=beta_max,
     )  # fmt: skip
 
 
@@ -135,25 +143,62 @@ def subvp(beta_min: float = 0.1, beta_max: float = 20.0) -> Continuous:
     def log_signal(t: float) -> float:
         return -(t**2) * (beta_max - beta_min) / 4 - t * beta_min / 2
 
-    return Continuous(
-        f"subvp({beta_min:g}, {beta_max:g})", lambda t: math.exp(log_signal(t)),
-        lambda t: -math.expm1(2 * log_signal(t)),
+    return _named(
+        "subvp", lambda t: math.exp(log_signal(t)), lambda t: -math.expm1(2 * log_signal(t)),
+        beta_min=beta_min, beta_max=beta_max,
     )  # fmt: skip
 
 
 def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> Continuous:
     """Variance-exploding: signal 1, noise = sigma_min (sigma_max/sigma_min)^t (arXiv 2011.13456, eq. 30)."""
-    return Continuous(
-        f"ve({sigma_min:g}, {sigma_max:g})", lambda t: 1.0, lambda t: sigma_min * (sigma_max / sigma_min) ** t,
-        first=1e-5,
+    _refuse_unordered("ve", sigma_min, sigma_max)
+    return _named(
+        "ve", lambda t: 1.0, lambda t: sigma_min * (sigma_max / sigma_min) ** t, first=1e-5,
+        sigma_min=sigma_min, sigma_max=sigma_max,
     )  # fmt: skip
 
 
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Continuous:
     """EDM's: signal 1, noise = t itself, from sigma_min to sigma_max (arXiv 2206.00364, table 1)."""
-    return Continuous(f"edm({sigma_min:g}, {sigma_max:g})", lambda t: 1.0, lambda t: t, T=sigma_max, first=sigma_min)
+    return _named(
+        "edm", lambda t: 1.0, lambda t: t, T=sigma_max, first=sigma_min, sigma_min=sigma_min, sigma_max=sigma_max
+    )
 
 
 def flow() -> Continuous:
     """Flow matching, rectified flow: signal = 1 - t, noise = t (arXiv 2210.02747, 2209.03003)."""
-    return Continuous("flow", lambda t: 1.0 - t, lambda t: t)
+    return _named("flow", lambda t: 1.0 - t, lambda t: t)
+
+
+KINDS: dict[str, Callable[..., Continuous]] = {"vp": vp, "subvp": subvp, "ve": ve, "edm": edm, "flow": flow}
+
+
+def process_of(kind: str, numbers: Mapping[str, float] | None = None) -> Continuous:
+    """The continuous process of that kind, with its usual numbers or these: the way back from `kind` and `numbers`.
+
+    Raises:
+        Refused: an unknown kind, a number it does not have, or numbers that make no process.
+    """
+    if kind not in KINDS:
+        raise Refused(f"unknown process {kind!r}; choose one of {', '.join(KINDS)}")
+    known = inspect.signature(KINDS[kind]).parameters
+    odd = [name for name in numbers or {} if name not in known]
+    if odd:
+        raise Refused(f"process {kind} has no {odd[0]}; its numbers are {', '.join(known) or 'none'}")
+    try:
+        return KINDS[kind](**dict(numbers or {}))
+    except ArithmeticError:
+        raise Refused(f"process {kind} cannot be made of {dict(numbers or {})}: its levels are no numbers") from None
+
+
+def _named(
+    kind: str, signal: Callable[[float], float], noise: Callable[[float], float], *, T: float = 1.0,
+    first: float = 1e-3, **numbers: float,
+) -> Continuous:  # fmt: skip
+    told = f"({', '.join(f'{value:.12g}' for value in numbers.values())})" if numbers else ""
+    return Continuous(kind + told, signal, noise, T, first, numbers)
+
+
+def _refuse_unordered(kind: str, low: float, high: float) -> None:
+    if not 0.0 < low < high < math.inf:
+        raise Refused(f"process {kind} needs 0 < sigma_min < sigma_max, got {low:g} and {high:g}")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ddim.process.level import AnyLevel
+from ddim.process.level import AnyLevel, Level
 from ddim.refused import Refused
 
 ROUNDING = 16  # units in the last place that the sum of two squared roots may be off
@@ -157,18 +157,52 @@ class Edm:
         return shown
 
 
+class AtUnitVariance:
+    """The network is shown x_t at unit variance, x_t/n with n^2 = signal^2 + noise^2, and answers for that level.
+
+    The pair (x0, eps) is the same in all units, so what it means there is what it means here. The VP column of EDM's
+    table 1 is this around "eps": c_in = 1/sqrt(sigma^2 + 1), c_skip = 1, c_out = -sigma.
+    """
+
+    def __init__(self, inner: Parameterisation) -> None:
+        self.inner = inner
+        self.name = inner.name
+
+    def _unit(self, level: AnyLevel) -> tuple[Any, AnyLevel]:
+        n = square_sum(level) ** 0.5
+        return n, Level(level.signal / n, level.noise / n)
+
+    def target(self, x0: Tensor, eps: Tensor, level: AnyLevel) -> Tensor:
+        return self.inner.target(x0, eps, self._unit(level)[1])
+
+    def decode(self, out: Tensor, x_t: Tensor, level: AnyLevel) -> Prediction:
+        n, unit = self._unit(level)
+        return self.inner.decode(out, x_t / n, unit)
+
+    def feed(self, x_t: Tensor, level: AnyLevel) -> Tensor:
+        n, unit = self._unit(level)
+        return self.inner.feed(x_t / n, unit)
+
+
 PARAMETERISATIONS: dict[str, Parameterisation] = {p.name: p for p in (Eps(), X0(), V(), Score(), Velocity(), Edm())}
 
 
-def parameterisation(name: str) -> Parameterisation:
+def parameterisation(name: str, *, data_std: float = 0.5, unit_input: bool = False) -> Parameterisation:
     """The parameterisation of that name: eps, x0, v, score, velocity or edm.
 
+    Args:
+        data_std: of "edm" alone. unit_input: see `AtUnitVariance`; "edm" scales what it shows by itself.
+
     Raises:
-        Refused: any other name.
+        Refused: any other name; unit_input of "edm".
     """
     if name not in PARAMETERISATIONS:
         raise Refused(f"unknown prediction {name!r}; choose one of {', '.join(PARAMETERISATIONS)}")
-    return PARAMETERISATIONS[name]
+    if name == "edm":
+        if unit_input:
+            raise Refused("prediction 'edm' scales the network's input by itself: leave unit_input off")
+        return Edm(data_std) if data_std != 0.5 else PARAMETERISATIONS[name]
+    return AtUnitVariance(PARAMETERISATIONS[name]) if unit_input else PARAMETERISATIONS[name]
 
 
 def rederive(x0: Tensor, x_t: Tensor, level: AnyLevel) -> Prediction:

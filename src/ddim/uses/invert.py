@@ -30,7 +30,7 @@ PROMISED = {torch.float64: 120.0}  # dB of the round trip below which `exact` do
 def encode(
     denoise: Denoiser,
     x_0: Tensor,
-    tau: Sequence[int],
+    tau: Sequence[Any],
     method: Method = "exact",
     *,
     solver: Implicit | None = None,

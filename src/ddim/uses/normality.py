@@ -56,13 +56,15 @@ class Law:
 HEAD = ("mean", "variance", "norm", "kurtosis", "neighbours")
 
 
-def law(z: Tensor) -> Law:
-    """The statistics of latents z (B, *); correlation takes the last two dimensions as the plane.
+def law(z: Tensor, std: float = 1.0) -> Law:
+    """The statistics of latents z (B, *), or of z/std; correlation takes the last two dimensions as the plane.
+
+    std: of the noise that sampling starts from, `process.start(tau[0])`, where that is not 1.
 
     Raises:
         Refused: no latents.
     """
-    values = torch.as_tensor(z).detach().cpu().double()
+    values = torch.as_tensor(z).detach().cpu().double() / std
     if values.numel() == 0:
         raise Refused("there are no latents to measure")
     flat = values.flatten(1)

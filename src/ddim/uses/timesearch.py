@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from ddim.denoise import NONE, Conditions, Denoiser
-from ddim.process import Prediction, Schedule, Time, tau
+from ddim.process import Prediction, Process, Time, tau
 from ddim.refused import Refused
 from ddim.solve import DPMSolverPP, Solver, trajectory
 
 GROUPS = 64  # eigenvalues are taken together in this many groups
+REAL_CANDIDATES = 400  # times of each spacing tried on a continuous process
 BEAM = 6  # predecessors kept for each time in each layer of the dynamic programme
 
 
@@ -28,16 +29,16 @@ BEAM = 6  # predecessors kept for each time in each layer of the dynamic program
 class Walk(Denoiser):
     """States and predictions of a long trajectory at chosen times (falling, T first, 0 last, without a prediction)."""
 
-    process: Schedule
-    times: tuple[int, ...]
-    states: dict[int, Tensor]
-    predictions: dict[int, Prediction]
+    process: Process
+    times: tuple[Any, ...]
+    states: dict[Any, Tensor]
+    predictions: dict[Any, Prediction]
 
     invertible = False
 
     def __call__(self, x_t: Tensor, t: Time | Tensor, conditions: Conditions = NONE) -> Prediction:
         """As a denoiser: the recorded answer at t, whatever x_t is."""
-        return self.predictions[int(t)]
+        return self.predictions[int(t) if self.process.discrete else float(t)]
 
     def first(self, n: int) -> Walk:
         """The first n latents only."""
@@ -61,16 +62,14 @@ class Walk(Denoiser):
 
 
 @torch.no_grad()
-def walk_long(denoise: Denoiser, x_T: Tensor, times: Sequence[int], long: int) -> Walk:
+def walk_long(denoise: Denoiser, x_T: Tensor, times: Sequence[Any], long: int) -> Walk:
     """Record a trajectory of about `long` steps of third order, or more, that passes through all of `times`.
 
     Half of the steps are even in t and half in log SNR: either alone is coarse at one end.
     """
-    schedule = denoise.process
-    if not isinstance(schedule, Schedule):
-        raise Refused(f"times are searched on a schedule of whole times, not on the process {schedule.name}")
-    T = schedule.T
-    even = [tau(schedule, max(1, min(long // 2, T)), name) for name in ("uniform", "logsnr")]
+    process = denoise.process
+    T, half = process.T, max(1, min(long // 2, process.T) if process.discrete else long // 2)
+    even = [tau(process, half, name) for name in ("uniform", "logsnr")]
     fine = tuple(sorted({*even[0], *even[1], *times}, reverse=True))
     states, predictions, at, wanted = {T: x_T}, {}, T, set(times)
     for s, step in zip(fine[1:], trajectory(denoise, DPMSolverPP(3), fine, x_T), strict=True):
@@ -79,7 +78,7 @@ def walk_long(denoise: Denoiser, x_T: Tensor, times: Sequence[int], long: int) -
         at = s
         if at in wanted:
             states[at] = step.x
-    return Walk(schedule, tuple(sorted(wanted, reverse=True)), states, predictions)
+    return Walk(process, tuple(sorted(wanted, reverse=True)), states, predictions)
 
 
 @dataclass(frozen=True)
@@ -88,11 +87,11 @@ class _Partial:
 
     cost: float
     carry: Any
-    path: tuple[int, ...]
+    path: tuple[Any, ...]
 
 
 @torch.no_grad()
-def best_path(walk: Walk, solver: Solver[Any], steps: int) -> tuple[int, ...]:
+def best_path(walk: Walk, solver: Solver[Any], steps: int) -> tuple[Any, ...]:
     """The times, S + 1 of the walk's, with the smallest sum of errors of steps started from the exact states.
 
     The error of a step is its RMS, carried on to x_0 as Gaussian data of the same variance would carry it. A step's
@@ -120,7 +119,7 @@ def best_path(walk: Walk, solver: Solver[Any], steps: int) -> tuple[int, ...]:
     return alive[len(times) - 1][0].path
 
 
-def _stepped(walk: Walk, solver: Solver[Any], past: _Partial, t: int, s: int, variance: float) -> _Partial:
+def _stepped(walk: Walk, solver: Solver[Any], past: _Partial, t: Any, s: Any, variance: float) -> _Partial:
     step = solver.step(walk, walk.states[t], t, s, past.carry, None)
     at = walk.process.at(s)
     reach = (variance / (at.signal**2 * variance + at.noise**2)) ** 0.5
@@ -128,16 +127,22 @@ def _stepped(walk: Walk, solver: Solver[Any], past: _Partial, t: int, s: int, va
     return _Partial(past.cost + reach * error, step.carry, (*past.path, s))
 
 
-def moved(times: Sequence[int], stride: float) -> Iterator[tuple[int, ...]]:
+def moved(times: Sequence[Any], stride: float) -> Iterator[tuple[Any, ...]]:
     """The same times with one inner time moved towards its upper or lower neighbour by `stride` of the gap.
 
-    The first time (T) and the last (0) stay.
+    The first time (T) and the last (0) stay. Whole times stay whole; real ones move by `stride` of the log of the ratio
+    where both are above 0.
     """
+    whole = all(isinstance(t, int) for t in times)
     for i in range(1, len(times) - 1):
         for neighbour in (times[i - 1], times[i + 1]):
-            shift = round((neighbour - times[i]) * stride)
-            if shift and times[i] + shift != neighbour:
-                yield (*times[:i], times[i] + shift, *times[i + 1 :])
+            if whole:
+                to = times[i] + round((neighbour - times[i]) * stride)
+            else:
+                ends = (neighbour, times[i])
+                to = times[i] * (ends[0] / ends[1]) ** stride if ends[0] else times[i] * (1 - stride)
+            if to not in (times[i], neighbour):
+                yield (*times[:i], to, *times[i + 1 :])
 
 
 def spectrum(pixels: npt.NDArray[np.uint8]) -> Tensor:
@@ -155,23 +160,22 @@ def spectrum(pixels: npt.NDArray[np.uint8]) -> Tensor:
     return values
 
 
-def closed_form(schedule: Schedule, eigenvalues: Tensor, steps: int) -> tuple[int, ...]:
+def closed_form(process: Process, eigenvalues: Tensor, steps: int) -> tuple[Any, ...]:
     """Times that keep DDIM's variance best for Gaussian data: min sum_k l_k sum_i -ln cos(phi_k(t_i) - phi_k(t_i')).
 
     phi_k(t) = arctan(noise / (signal sqrt l_k)), t_i' next to t_i. With one eigenvalue the angles come out even, for
     then K_S = K_inf prod cos (docs/theory.md, 3). Found by dynamic programming over all times.
 
     Raises:
-        Refused: steps outside 1..T; no eigenvalue above 0.
+        Refused: steps outside 1..T; no eigenvalue above 0; more steps than times tried.
     """
-    tau(schedule.T, steps)
+    tau(process, steps)
     kept = eigenvalues[eigenvalues > 1e-9 * float(eigenvalues.max())].double()
     if not len(kept):
         raise Refused("the closed form needs data that varies: all eigenvalues are 0")
     parts = list(kept.sort().values.tensor_split(min(GROUPS, len(kept))))
-    T, most = schedule.T, min(schedule.T, 1000)
-    candidates = sorted({round(i * T / most) for i in range(most + 1)})
-    levels = [schedule.at(t) for t in candidates]
+    candidates = _candidates(process)
+    levels = [process.at(t) for t in candidates]
     cost = np.zeros((len(candidates), len(candidates)))
     for part in parts:
         root = float(part.mean()) ** 0.5
@@ -189,4 +193,12 @@ def closed_form(schedule: Schedule, eigenvalues: Tensor, steps: int) -> tuple[in
     path = [0]
     for choice in reversed(choices):
         path.append(int(choice[path[-1]]))
-    return tau(schedule.T, steps, [candidates[i] for i in reversed(path)])
+    return tau(process, steps, [candidates[i] for i in reversed(path)])
+
+
+def _candidates(process: Process) -> list[Any]:
+    """All times of a schedule, or a thousand of them; of a continuous process as many, even in its spacings."""
+    if process.discrete:
+        most = min(process.T, 1000)
+        return sorted({round(i * process.T / most) for i in range(most + 1)})
+    return sorted({t for name in ("uniform", "logsnr") for t in tau(process, REAL_CANDIDATES, name)})

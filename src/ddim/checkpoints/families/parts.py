@@ -14,7 +14,7 @@ from ddim.checkpoints.families.family import Found
 from ddim.checkpoints.record import Checkpoint
 from ddim.files import sha256
 from ddim.nets import DiffusersNetwork
-from ddim.process import Schedule
+from ddim.process import Process, TimeLabel
 from ddim.refused import Refused
 
 
@@ -24,7 +24,7 @@ class Parts:
 
     config: dict[str, Any]
     state: dict[str, Tensor]
-    schedule: Schedule
+    process: Process
     prediction: str
     notes: list[str]
     spacing: str = "leading"
@@ -33,6 +33,9 @@ class Parts:
     time_scale: float = 1.0
     variance_type: str | None = None
     module: nn.Module | None = None
+    data_std: float = 0.5
+    unit_input: bool = False
+    time_label: TimeLabel | None = None
 
     def checkpoint(self, family: str, path: Path, digest: str, settings: Mapping[str, Any]) -> Checkpoint:
         """The network built and the facts beside it."""
@@ -52,7 +55,7 @@ class Parts:
         provenance = {"family": family, "file": path.name, "sha256": digest, "settings": dict(settings)}
         return Checkpoint(
             network=network,
-            schedule=self.schedule,
+            process=self.process,
             prediction=self.prediction,
             shape=(channels, h, w),
             family=family,
@@ -67,6 +70,9 @@ class Parts:
             data_range=self.data_range,
             notes=tuple(self.notes),
             meta={"provenance": provenance},
+            data_std=self.data_std,
+            unit_input=self.unit_input,
+            time_label=self.time_label,
         )
 
 

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddim.checkpoints.facts import PREDICTIONS
 from ddim.checkpoints.probe.readings import AXES, RANGES, Reading, Tried, Verdict, clearly_below, nearest, schedules
 from ddim.checkpoints.probe.remedies import remedy
 from ddim.checkpoints.record import Checkpoint
 from ddim.nets import DiffusersNetwork
 from ddim.process import PARAMETERISATIONS, Level, noise
 from ddim.refused import Refused
+
+PREDICTIONS = ("eps", "x0", "v")  # what networks on a schedule were seen to return
 
 LEVELS = (0.98, 0.9, 0.7, 0.4, 0.15, 0.04)  # alpha_bar of the noised images
 FIRST = (1, 2, 3, 4)  # where a time that is off by one shows: the noise of neighbours differs most

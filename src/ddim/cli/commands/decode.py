@@ -65,7 +65,7 @@ class Command(
         label: Any = known.get("label") if self.label is None else self.classes(model, range(len(latents)))
         if isinstance(label, list) and len(label) > 1:
             label = dict(enumerate(label))
-        own = self.steps is None and self.spacing == "uniform"
+        own = self.steps is None and self.spacing in ("auto", "uniform")
         guide = known.get("guide", {})
         if guide and self.guide is None and self.guidance is None:
             raise Refused(f"{self.latents} was encoded with a guide: name it again (--guide), or give --guidance 1")

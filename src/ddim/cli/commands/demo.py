@@ -53,7 +53,7 @@ class Command(options.Quick, options.OfModel):
         """The rows of one model; prints its table."""
         seeds = list(range(self.seed, self.seed + IMAGES))
         label = None if model.num_classes is None else [i % model.num_classes for i in range(IMAGES)]
-        walks = tuple(w._replace(steps=min(w.steps, model.schedule.T)) for w in walks)
+        walks = tuple(w._replace(steps=int(min(w.steps, model.most_steps))) for w in walks)
         rows: list[Any] = []
         took: list[float] = []
         with show.progress(sum(w.steps for w in walks), f"network calls of {name}") as bar:

@@ -100,7 +100,7 @@ class Command(
         return sampler.space.decode(made)
 
     def _by_label(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
-        how: Any = {"tau": sampler.tau, "spacing": "uniform", "precision": self.to_come_back}
+        how: Any = {"tau": sampler.tau, "spacing": "auto", "precision": self.to_come_back}
         how |= {"guidance": 1.0, "guide": None, "interval": None}
         from ddim.cli import edits
 

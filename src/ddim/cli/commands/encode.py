@@ -50,16 +50,16 @@ class Command(
         latents = replace(ddim.Latents.join(parts), names=tuple(f.stem for f in files))
         results.in_file(out, latents.save)
         self.tell(model.picture_shape, sizes)
-        self._tell(latents, files)
+        self._tell(latents, files, model.process.start(latents.recipe.tau[0]))
 
-    def _tell(self, latents: Latents, files: list[Path]) -> None:
+    def _tell(self, latents: Latents, files: list[Path], std: float) -> None:
         print(latents.told)
-        print(show.table(ddim.uses.HEAD, [ddim.uses.law(latents.x_T).row()]))
+        print(show.table(ddim.uses.HEAD, [ddim.uses.law(latents.x_T, std).row()]))
         if latents.unsolved:
             names = ", ".join(files[i].name for i in latents.unsolved[:8])
             more = f" and {len(latents.unsolved) - 8} more" if len(latents.unsolved) > 8 else ""
             then = "encoded by the coupled scheme" if self.method == "exact" else "their latents are not exact"
             print(f"not solved to {latents.recipe.tolerance:.0e} on every step, {then}: {names}{more}")
-            if self.spacing == "uniform":
+            if self.spacing in ("auto", "uniform"):
                 print("--spacing quadratic or logsnr begins with smaller steps, which can be solved")
         print(f"latents of {len(latents)} images in {self.out}")

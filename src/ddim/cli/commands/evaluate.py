@@ -33,8 +33,8 @@ class Command(
     """Etas of the ddim solver; 1 is DDPM."""
     solver: str = "ddim"
     """Solvers, e.g. ddim,heun,ab2,dpm++2m,unipc."""
-    spacing: str = "uniform"
-    """Which times, e.g. uniform,trailing,tuned."""
+    spacing: str = "auto"
+    """Which times, e.g. uniform,trailing,tuned; auto is edm on the process of that name, else uniform."""
     also: str = ""
     """More rows, as SOLVER:ETA:STEPS:SPACING, e.g. "ddim:1:1000:uniform,ddim:hat:1000:uniform".
     Eta hat is sigma-hat, learned the predicted variance."""
@@ -50,8 +50,9 @@ class Command(
         self.refuse_no_batch()
         self.from_seed(10 if self.n is None else self.n, least=10)
         ddim.jobs.refuse_no_report(out)
-        cells, share = self._cells(), ddim.jobs.share_of(os.environ)
-        model = self.load()
+        self._cells()  # words that mean nothing are refused before a model is loaded
+        share, model = ddim.jobs.share_of(os.environ), self.load()
+        cells = self._cells(ddim.process.usual_spacing(model.process))
         label = "cycle" if model.num_classes else None  # what cannot work is refused before anything is made
         samplers = {cell: self.sampler(model, label=label, **cell.how()) for cell in cells}
         look = self.look(model.picture_shape[0], model.device)
@@ -85,10 +86,10 @@ class Command(
         if hold is not None:
             hold.release()
 
-    def _cells(self) -> list[Cell]:
+    def _cells(self, usual: str = "auto") -> list[Cell]:
         etas, cells = typed.reals(self.eta, "--eta"), []
         if self.steps:
-            solvers, spacings = typed.words(self.solver), typed.words(self.spacing)
+            solvers, spacings = typed.words(self.solver), typed.words(self.spacing.replace("auto", usual))
             cells = ddim.jobs.table_of(self.step_list(), etas, solvers, spacings, sigma_hat=self.sigma_hat,
                                        sigma_learned=self.sigma_learned)  # fmt: skip
         cells += [ddim.jobs.cell_named(text) for text in typed.words(self.also)]

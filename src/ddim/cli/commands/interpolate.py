@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, results, show, steered
+from ddim.cli import options, pictures, results, show, steered, typed
 from ddim.files import free_folder
 from ddim.refused import Refused
 
@@ -68,7 +68,8 @@ class Command(
         between = Between.of(model, sampler, self.between, own, lambda path: self.read(model, [path]))
         print(*between.notes, sep="\n", end="\n" * bool(between.notes))
         recipe = {"model": self.model, "weights": model.weights_hash, "between": list(self.between)}
-        recipe |= {k: getattr(self, k) for k in ("steps", "spacing", "label", "guidance", "guide", "interval")}
+        recipe |= {k: getattr(self, k) for k in ("steps", "label", "guidance", "guide", "interval")}
+        recipe |= {"spacing": typed.spacing_of(self.spacing, model)}
         recipe |= {"precision": model.runs_in(precision)}
         if shape is None:
             self._strips(out, between, recipe)

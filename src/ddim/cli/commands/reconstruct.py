@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, results, show
+from ddim.cli import options, pictures, results, show, typed
 from ddim.files import free_folder
 from ddim.refused import Refused
 
@@ -62,7 +62,8 @@ class Command(
                 for method in methods:
                     rows.append(self._row(sampler, x, method))
                     bar(len(rows))
-        print(f"{len(x)} images of {self.data}, {self.model}, spacing {self.spacing}, {model.runs_in(self.precision)}")
+        where = f"{self.model}, spacing {typed.spacing_of(self.spacing, model)}, {model.runs_in(self.precision)}"
+        print(f"{len(x)} images of {self.data}, {where}")
         print(show.table(rows[0].HEAD, [row.cells() for row in rows]))
         if any(row.method == "exact" and row.coupled for row in rows):
             from ddim.cli.table2 import COUPLED
@@ -89,7 +90,7 @@ class Command(
             images = x[i : i + self.batch_size]
             images = images.double() if self.precision == "fp64" else images
             parts.append(sampler.encode(images, method, seeds=range(i, i + len(images))))
-        return row_of(ddim.Latents.join(parts))
+        return row_of(ddim.Latents.join(parts), sampler.denoise.process.start(sampler.tau[0]))
 
 
 def write(place: Path, rows: Sequence[Reconstruction]) -> None:

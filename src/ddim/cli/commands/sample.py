@@ -102,7 +102,7 @@ class Command(
 
     def _how(self, model: ddim.Model, seeds: list[int]) -> dict[str, Any]:
         noise = typed.noise(self.solver, self.eta, hat=self.sigma_hat, learned=self.sigma_learned)
-        tau = None if self.tau is None else typed.numbers(self.tau, "--tau", 'times like "981,640,1,0"')
+        tau = None if self.tau is None else typed.times(self.tau, whole=model.process.discrete)
         label = self.label if self.label == "cycle" else self.classes(model, seeds)
         return {"steps": self.steps, "tau": tau, "label": label, **noise}
 

@@ -8,9 +8,11 @@ from itertools import pairwise
 import tyro
 
 import ddim
-from ddim.cli import options, show
+from ddim.cli import options, show, typed
 
 HEAD = ("step", "t", "s", "alpha_bar_t", "alpha_bar_s", "SNR_t", "sigma(eta={eta:g})", "eta_max")
+REAL = ("step", "t", "s", "signal_t", "noise_t", "SNR_t", "sigma(eta={eta:g})", "eta_max")
+"""The head on a continuous process, where signal^2 + noise^2 need not be 1."""
 
 
 @options.command
@@ -23,22 +25,24 @@ class Command(options.Walked, options.OfModel):
 
     def run(self) -> None:
         model = self.load()
-        schedule, times = model.schedule, model.tau(self.steps, self.spacing)
+        process, times = model.process, model.tau(self.steps, self.spacing)
         rows = []
         for i, (t, s) in enumerate(pairwise(times), 1):
-            at_t, at_s = schedule.at(t), schedule.at(s)
+            at_t, at_s = process.at(t), process.at(s)
+            pair = (at_t.alpha_bar, at_s.alpha_bar) if process.discrete else at_t
             snr = math.inf if at_t.noise == 0 else at_t.alpha_bar / at_t.noise**2
             sigma, largest = ddim.process.sigma(at_t, at_s, self.eta), ddim.process.eta_max(at_t, at_s)
             rows.append([
-                str(i), str(t), str(s), f"{at_t.alpha_bar:.6g}", f"{at_s.alpha_bar:.6g}", f"{snr:.4g}", f"{sigma:.6g}",
+                str(i), f"{t:.6g}", f"{s:.6g}", f"{pair[0]:.6g}", f"{pair[1]:.6g}", f"{snr:.4g}", f"{sigma:.6g}",
                 f"{largest:.4g}",
             ])  # fmt: skip
-        print(show.table([head.format(eta=self.eta) for head in HEAD], rows))
-        start = schedule.at(times[0])
+        print(show.table([head.format(eta=self.eta) for head in (HEAD if process.discrete else REAL)], rows))
+        start = process.at(times[0])
         asked = "" if len(times) - 1 == self.steps else f" ({self.steps} were asked for)"
-        print(f"\n{len(times) - 1} steps{asked} of T = {schedule.T}, spacing {self.spacing}")
+        of = f"of T = {process.T}" if process.discrete else f"on {process.name}"
+        print(f"\n{len(times) - 1} steps{asked} {of}, spacing {typed.spacing_of(self.spacing, model)}")
         print(f"start: x at t = {times[0]} holds {start.signal:.2%} of the signal; it is drawn as pure noise")
-        end = schedule.at(times[-1])
+        end = process.at(times[-1])
         left = "the clean image (alpha_bar = 1, no noise left)"
         if times[-1]:
             left = f"t = {times[-1]}, where the file's own walk stops: noise of std {end.noise:.3g} is left in"

@@ -10,11 +10,12 @@ import tyro
 
 import ddim
 from ddim.cli import options
+from ddim.cli.ofprocess import OfProcess
 from ddim.refused import Refused
 
 
 @options.command
-class Command(options.OnDevice):
+class Command(OfProcess, options.OnDevice):
     """Train a noise-prediction network on your own images; the run folder is the model."""
 
     data: tyro.conf.Positional[str | None] = None
@@ -47,12 +48,10 @@ class Command(options.OnDevice):
     OLD: ClassVar = {"clip": "grad_clip"}
     ema: float = 0.999
     """Decay of the averaged weights, warmed up as (1 + n)/(10 + n)."""
-    prediction: Literal["eps", "x0", "v"] | None = None
-    """What the network learns to return. Default: v, or what --init returns."""
     min_snr_gamma: float | None = None
     """Weight the loss by min(SNR, gamma); 5 is usual. Default: all times alike."""
     schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid"] = "linear"
-    """The noise schedule."""
+    """The noise schedule of --process ddpm."""
     timesteps: int = 1000
     """T, the number of diffusion steps of the schedule."""
     zero_terminal_snr: bool = False

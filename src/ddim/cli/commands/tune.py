@@ -84,7 +84,7 @@ class Command(
         label = "cycle" if model.num_classes else None
         job = ddim.jobs.tune(
             self.sampler(model, label=label, solver=self.solver, steps=steps),
-            others={"closed form": ddim.uses.closed_form(model.schedule, power, steps)},
+            others={"closed form": ddim.uses.closed_form(model.process, power, steps)},
             latents=self.latents, long=self.long, candidates=self.candidates, trials=self.trials,
             batch_size=self.batch_size,
         )  # fmt: skip
@@ -102,7 +102,7 @@ class Command(
             "(each image's RMS, geometric mean)"
         )
         rivals = sorted(result.rivals, key=lambda r: r.unseen)
-        rows = [[r.name, f"{r.seen:.4f}", f"{r.unseen:.4f}", " ".join(map(str, r.tau))] for r in rivals]
+        rows = [[r.name, f"{r.seen:.4f}", f"{r.unseen:.4f}", " ".join(f"{t:g}" for t in r.tau)] for r in rivals]
         print(show.table(["times", "searched on", "unseen", "tau"], rows))
         print(f"chosen: {result.chosen.name}\n")
 

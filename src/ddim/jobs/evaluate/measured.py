@@ -37,7 +37,7 @@ class Made:
     pixels: Pixels
     seconds_per_image: float = 0.0
     nfe: float = 0.0
-    times: tuple[int, ...] = ()
+    times: tuple[Any, ...] = ()
 
     def __len__(self) -> int:
         return len(self.features)

@@ -55,7 +55,7 @@ class Row:
     rms: float | None = None
     behind: float | None = None
     behind_std: float | None = None
-    tau: tuple[int, ...] = ()
+    tau: tuple[Any, ...] = ()
     resampled: tuple[float, ...] = ()
 
     @property

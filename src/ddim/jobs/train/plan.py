@@ -11,6 +11,7 @@ from ddim.checkpoints import Checkpoint
 from ddim.data import Images
 from ddim.jobs.train.recipe import Recipe
 from ddim.nets import DiffusersNetwork
+from ddim.process import usual_spacing
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,23 @@ class Plan:
             "shape": self.images.shape, "data_range": (-1.0, 1.0),
             "num_classes": len(names) if names else None, "labels": tuple(names) if names else None,
             "null_label": len(names) if names and self.recipe.label_dropout > 0 else None,
-            "clips": self.recipe.prediction == "eps",
+            "clips": self.recipe.prediction in ("eps", "score"), **self._clock,
         }  # fmt: skip
+
+    @property
+    def _clock(self) -> dict[str, Any]:
+        """What a continuous process adds; nothing on a schedule."""
+        r = self.recipe
+        process = r.noise_process()
+        if process.discrete:
+            return {}
+        return {"time_label": r.time_label, "data_std": r.data_std, "unit_input": r.unit_input,
+                "spacing": usual_spacing(process)}  # fmt: skip
 
     def model(self, network: DiffusersNetwork) -> Checkpoint:
         """These weights as the run's folder tells them, in memory."""
         return Checkpoint(
-            network, self.recipe.noise_schedule(), self.recipe.prediction, family="ddim", source=str(self.run),
+            network, self.recipe.noise_process(), str(self.recipe.prediction), family="ddim", source=str(self.run),
             sha256="", **self.facts,
         )  # fmt: skip
 

@@ -26,7 +26,7 @@ def preview(plan: Plan, state: TrainState[DiffusersNetwork], precision: str = "a
     names = plan.images.class_names or () if plan.labelled else ()
     columns = max(2, min(len(names) or 8, 16))
     model = Model(plan.model(averaged(state))).to(state.accelerator.device)
-    steps = min(PREVIEW_STEPS, model.schedule.T)
+    steps = int(min(PREVIEW_STEPS, model.most_steps))
     sampler = model.sampler(steps=steps, label="cycle" if plan.labelled else None, precision=precision)
     x = sampler.sample(range(ROWS * columns))
     picture = grid(

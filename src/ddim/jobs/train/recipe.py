@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ddim.jobs.job import differences, plain
-from ddim.process import Objective, Schedule
+from ddim.jobs.train.misfits import DDPM, refuse_misfits
+from ddim.process import (
+    KINDS,
+    USUAL,
+    Continuous,
+    Objective,
+    Schedule,
+    TimeLabel,
+    process_of,
+    usual_label,
+    usual_unit_input,
+)
 from ddim.refused import Refused
 from ddim.stored import (
     FLAG,
@@ -31,8 +42,10 @@ from ddim.stored import (
 )
 
 SCHEDULES = ("linear", "scaled_linear", "cosine", "sigmoid")
-PREDICTIONS = ("eps", "x0", "v")  # what a model folder can say of itself
 MOST_TIMES = 100_000  # of a schedule: a table of them is kept in every model folder
+LEVELS = 232  # NCSN's number of noise levels for 32 x 32 images (arXiv 2006.09011, table 1)
+NEW = ("process", "draws", "sigma_min", "sigma_max", "data_std")
+"""Fields that runs of 0.1 do not have; they are stored where they are not as usual."""
 MAY_CHANGE = ("accumulation", "command", "source")
 """On resume: rounding at most; the words it was begun with; where the weights it began from lie."""
 
@@ -88,7 +101,11 @@ class Recipe:
     """One training run.
 
     Args:
-        prediction, min_snr_gamma: see `Objective`.
+        process: "ddpm", the schedule of whole times, or a continuous one: "vp", "subvp", "ve", "edm", "flow".
+        prediction, min_snr_gamma: see `Objective`; None is what is usual on the process ("v" on a schedule).
+        draws: the law of the times trained on, see `process.draw_times`; None is what is usual on the process.
+        sigma_min, sigma_max: the ends of the noise of "ve" and "edm", in place of the usual ones. data_std: of the
+            prediction "edm".
         schedule, timesteps: a schedule's name and its T; zero_terminal_snr: rescale it (needs "v" or "x0").
         batch_size: images of one optimizer step, over all processes; accumulation splits them in equal parts.
         optimizer: "adam" or "adamw"; lr: its rate after a linear warm-up over `warmup` steps; with
@@ -101,7 +118,7 @@ class Recipe:
         Refused: a number outside its range.
     """
 
-    prediction: str = "v"
+    prediction: str | None = None
     min_snr_gamma: float | None = None
     schedule: str = "linear"
     timesteps: int = 1000
@@ -119,6 +136,11 @@ class Recipe:
     flip: bool = False
     precision: str = "fp32"
     seed: int = 0
+    process: str = DDPM
+    draws: str | None = None
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    data_std: float = 0.5
 
     def __post_init__(self) -> None:
         checked(vars(self), FIELDS, "a training run")
@@ -136,16 +158,50 @@ class Recipe:
             raise Refused(f"optimizer must be adam or adamw, got {self.optimizer!r}")
         if self.lr_decay_steps is not None and self.lr_decay_steps <= self.warmup:
             raise Refused(f"lr_decay_steps = {self.lr_decay_steps} must lie beyond warmup = {self.warmup}")
-        if self.prediction not in PREDICTIONS:
-            raise Refused(f"unknown prediction {self.prediction!r}; choose one of {', '.join(PREDICTIONS)}")
+        if self.process not in (DDPM, *KINDS):
+            raise Refused(f"unknown process {self.process!r}; choose one of {', '.join((DDPM, *KINDS))}")
+        if self.prediction is None:
+            object.__setattr__(self, "prediction", "v" if self.process == DDPM else USUAL[self.process].prediction)
+        refuse_misfits(self)
         if self.zero_terminal_snr and self.prediction == "eps":
             raise Refused("eps prediction cannot be trained with zero terminal SNR; use prediction v or x0")
         self.objective()
-        self.noise_schedule()
+        self.noise_process()
 
     def objective(self) -> Objective:
         """The loss."""
-        return Objective(self.prediction, self.min_snr_gamma)
+        return Objective(self._said, self.min_snr_gamma, self.data_std, self.unit_input)
+
+    @property
+    def _said(self) -> str:
+        assert self.prediction is not None  # since __post_init__
+        return self.prediction
+
+    @property
+    def unit_input(self) -> bool:
+        """Whether the network is shown x_t at unit variance."""
+        return self.process != DDPM and usual_unit_input(self.process, self._said)
+
+    @property
+    def law(self) -> str:
+        """The law of the times trained on."""
+        return self.draws or ("uniform" if self.process == DDPM else USUAL[self.process].draws)
+
+    @property
+    def time_label(self) -> TimeLabel | None:
+        """What the network is told of time; None where that is t - 1."""
+        return None if self.process == DDPM else usual_label(self.process, self._said)
+
+    def noise_process(self) -> Schedule | Continuous:
+        """The process trained on.
+
+        Raises:
+            Refused: a schedule's name that is none, numbers that make no process.
+        """
+        if self.process == DDPM:
+            return self.noise_schedule()
+        ends = {n: v for n in ("sigma_min", "sigma_max") if (v := getattr(self, n)) is not None}
+        return process_of(self.process, ends)
 
     def noise_schedule(self) -> Schedule:
         """The schedule of that name with T steps.
@@ -169,7 +225,8 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Its fields, for JSON."""
-        return dataclasses.asdict(self)
+        usual = {f.name: f.default for f in dataclasses.fields(self)}
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in NEW or v != usual[k]}
 
 
 def read_recipe(path: Path, run: Path) -> dict[str, Any]:

@@ -32,6 +32,6 @@ def export(plan: Plan, state: TrainState[DiffusersNetwork]) -> None:
             **({"init": dict(plan.descent)} if plan.descent is not None else {}),
         },
     }  # fmt: skip
-    schedule = plan.recipe.noise_schedule()
+    process, said = plan.recipe.noise_process(), str(plan.recipe.prediction)
     with state.ema.applied(state.unwrapped):
-        save_folder(plan.run, state.unwrapped.unet, schedule, prediction=plan.recipe.prediction, meta=meta)
+        save_folder(plan.run, state.unwrapped.unet, process, prediction=said, meta=meta)

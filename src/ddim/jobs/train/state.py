@@ -82,7 +82,8 @@ def new_state(
     Raises:
         Refused: see `nets.build` and `state_of`.
     """
-    unet = build(preset, shape=shape, num_classes=num_classes, seed=recipe.seed)
+    score = recipe.prediction == "score"
+    unet = build(preset, shape=shape, num_classes=num_classes, seed=recipe.seed, fourier=score)
     return state_of(DiffusersNetwork(unet, num_classes), recipe, device)
 
 
@@ -153,8 +154,11 @@ def begin_from(init: Checkpoint, state: TrainState[DiffusersNetwork], recipe: Re
             f"`init` {init.source} predicts {init.prediction}, this run {recipe.prediction}; "
             f"give `prediction` {init.prediction}"
         )
-    if init.schedule != recipe.noise_schedule():
-        raise Refused(f"`init` {init.source} was trained on another noise schedule; give its `schedule`")
+    if init.process != recipe.noise_process():
+        its = "its `schedule`" if init.process.discrete else f"`process` {init.process.name.split('(')[0]}"
+        raise Refused(f"`init` {init.source} was trained on another noise schedule or process; give {its}")
+    if (init.label, init.data_std, init.unit_input) != (recipe.time_label, recipe.data_std, recipe.unit_input):
+        raise Refused(f"`init` {init.source} is told time, or shown x_t, otherwise than this run's network would be")
     if init.data_range != (-1.0, 1.0) or init.time_scale != 1.0:
         raise Refused(
             f"`init` {init.source} was trained on images in {list(init.data_range)} and times scaled by "

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddim.checkpoints.facts import FACTS, OURS, SAMPLING
-from ddim.checkpoints.families.diffusers import scheduler
+from ddim.checkpoints.facts import FACTS, ON_REAL_TIMES, OURS, SAMPLING, process_facts
+from ddim.checkpoints.families.diffusers import others, scheduler
 from ddim.checkpoints.families.diffusers.network import with_time_table
 from ddim.checkpoints.families.diffusers.reader import STEM, shape_of
 from ddim.checkpoints.record import Checkpoint
 from ddim.files import VERSION, sha256, whole_folder, write_json, write_tensors
 from ddim.nets import DiffusersNetwork
-from ddim.process import LEARNED_VARIANCES, Schedule
+from ddim.process import LEARNED_VARIANCES, Process, Schedule, TimeLabel
 from ddim.refused import Refused
 
 WEIGHTS = f"unet/{STEM}.safetensors"
@@ -29,7 +29,7 @@ WEIGHTS = f"unet/{STEM}.safetensors"
 def save_folder(
     path: str | Path,
     unet: nn.Module,
-    schedule: Schedule,
+    process: Process,
     *,
     prediction: str,
     meta: Mapping[str, Any],
@@ -43,10 +43,11 @@ def save_folder(
     Args:
         path: the folder.
         unet: a diffusers UNet2DModel.
-        schedule: the one it was trained with.
-        prediction: "eps", "x0" or "v".
+        process: the one it was trained on; the scheduler class of diffusers for it is named where there is one.
+        prediction: a name of `PARAMETERISATIONS`.
         meta: goes into ddim.json: shape, data_range, num_classes, null_label, labels, provenance, and anything
-            else that JSON can hold; the sampling defaults of `Checkpoint` (clips, spacing, ...) where given.
+            else that JSON can hold; the sampling defaults of `Checkpoint` (clips, spacing, ...) where given; on a
+            continuous process time_label, data_std and unit_input.
         dtype: of the stored weights; theirs by default.
         new: only an empty folder, or none, is filled, whoever came first.
 
@@ -54,7 +55,7 @@ def save_folder(
         Refused: path is a file, or, where it must be new, holds something; meta holds what JSON cannot.
     """
     with whole_folder(path, last=(OURS, "model_index.json"), new=new) as folder:
-        _write(folder, unet, schedule, prediction, meta, dtype)
+        _write(folder, unet, process, prediction, meta, dtype)
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:
@@ -79,17 +80,18 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dt
         "variance_type": checkpoint.variance_type,
         "notes": list(checkpoint.notes),
     } | {k: getattr(checkpoint, k) for k in SAMPLING}
+    facts |= {"time_label": checkpoint.label, "data_std": checkpoint.data_std, "unit_input": checkpoint.unit_input}
     if checkpoint.time_scale != 1.0:
         network = with_time_table(network, checkpoint.schedule.T, checkpoint.time_scale)
         facts["time_scale"] = checkpoint.time_scale
     meta = dict(checkpoint.meta) | facts
-    save_folder(path, network, checkpoint.schedule, prediction=checkpoint.prediction, meta=meta, dtype=dtype, new=True)
+    save_folder(path, network, checkpoint.process, prediction=checkpoint.prediction, meta=meta, dtype=dtype, new=True)
 
 
 def _write(
     folder: Path,
     unet: nn.Module,
-    schedule: Schedule,
+    process: Process,
     prediction: str,
     meta: Mapping[str, Any],
     dtype: torch.dtype | None,
@@ -98,24 +100,27 @@ def _write(
 
     network = DiffusersNetwork(unet)
     state = {k: v.detach().cpu().contiguous().to(_kept(v, dtype)) for k, v in unet.state_dict().items()}
-    for name in ("unet", "scheduler"):
-        (folder / name).mkdir()
+    (folder / "unet").mkdir()
     write_tensors(folder / WEIGHTS, state, {"format": "pt"})
     version = {"_diffusers_version": diffusers.__version__}
-    sampling = {k: meta[k] for k in SAMPLING if k in meta}
-    variance = _variance(network.config, meta)
     facts = {"shape": list(shape_of(network.config, meta)), "data_range": [-1.0, 1.0]} | dict.fromkeys(FACTS[2:])
-    table = {"alpha_bar": schedule.alpha_bar.tolist()}
+    table = process_facts(process, meta)
+    facts |= {k: v for k, v in meta.items() if k not in (*ON_REAL_TIMES, "process", "alpha_bar")}
     about = {"ddim_version": VERSION, "prediction": prediction, "sha256": sha256(folder / WEIGHTS)}
-    owner = "diffusers" if network.is_plain else "ddim"  # diffusers must not load what it would run wrongly
-    method = "DDPM" if variance else "DDIM"
-    index = {"unet": [owner, network.kind], "scheduler": ["diffusers", f"{method}Scheduler"]}
+    # diffusers must not load what it would run wrongly
+    owner = "diffusers" if network.is_plain and isinstance(process, Schedule) else "ddim"
+    index = {"unet": [owner, network.kind]}
     files = {
         "unet/config.json": {"_class_name": network.kind} | version | network.config,
-        "scheduler/scheduler_config.json": scheduler.write(schedule, prediction, variance=variance, **sampling),
-        OURS: about | facts | dict(meta) | about | table,
-        "model_index.json": {"_class_name": f"{method}Pipeline"} | version | index,
+        OURS: about | facts | about | table,
     }
+    variance = _variance(network.config, meta)
+    said = _scheduler(process, prediction, facts, table, variance)
+    if said is not None:
+        (folder / "scheduler").mkdir()
+        files["scheduler/scheduler_config.json"] = said
+        index["scheduler"] = ["diffusers", said["_class_name"]]
+    files["model_index.json"] = {"_class_name": f"{'DDPM' if variance else 'DDIM'}Pipeline"} | version | index
     for name, content in files.items():
         write_json(folder / name, content)
 
@@ -124,6 +129,19 @@ def _variance(config: Mapping[str, Any], meta: Mapping[str, Any]) -> str | None:
     """The meaning of a learned variance: DDPMScheduler splits it off the network's output, DDIMScheduler cannot."""
     learned = config["out_channels"] != config["in_channels"]
     return meta["variance_type"] if learned and meta.get("variance_type") in LEARNED_VARIANCES else None
+
+
+def _scheduler(
+    process: Process, prediction: str, facts: Mapping[str, Any], table: Mapping[str, Any], variance: str | None
+) -> dict[str, Any] | None:
+    """The scheduler_config.json of diffusers' class for the process, if there is one."""
+    if isinstance(process, Schedule):
+        sampling = {k: facts[k] for k in SAMPLING if k in facts}
+        return scheduler.write(process, prediction, variance=variance, **sampling)
+    told = table.get("time_label")
+    label = None if told is None else TimeLabel.from_json(told)
+    low, high = facts["data_range"]
+    return others.write(process, prediction, label, table.get("data_std", 0.5), (low, high))
 
 
 def _kept(value: Tensor, dtype: torch.dtype | None) -> torch.dtype:

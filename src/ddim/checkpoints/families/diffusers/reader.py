@@ -6,15 +6,28 @@ import hashlib
 import inspect
 import reprlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ddim.checkpoints.facts import FACTS, OURS, SAMPLING, checked, classes, labels, schedule_in
+from ddim.checkpoints.facts import (
+    FACTS,
+    ON_REAL_TIMES,
+    OURS,
+    SAMPLING,
+    checked,
+    classes,
+    labels,
+    process_in,
+    refuse_gaps,
+    schedule_in,
+)
 from ddim.checkpoints.families.diffusers import network as build
-from ddim.checkpoints.families.diffusers import scheduler
+from ddim.checkpoints.families.diffusers import others, scheduler
 from ddim.checkpoints.families.diffusers.betas import like
+from ddim.checkpoints.families.diffusers.sampling import Sampling
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.safety import read_safetensors, read_torch
 from ddim.checkpoints.settings import MAX_SIDE, known_only, size, whole
@@ -54,7 +67,7 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
     told = read_json(our_file) if our_file.is_file() else {}
     facts, meta = checked(told, str(our_file)) | checked(for_facts, "the settings given"), told | for_facts
     notes: list[str] = []
-    said, schedule = _scheduler(folder, for_scheduler, facts, notes)
+    said = _scheduler(folder, for_scheduler, facts, notes)
     state, digest, weights = _weights(place)
     _refuse_others(facts.get("sha256"), digest, weights)
     shape = shape_of(net_config, facts, str(net_file))
@@ -64,8 +77,6 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
     network = build.filled_unet(net_config, state, str(net_file), str(weights))
     return Checkpoint(
         network=DiffusersNetwork(network, null_label).eval(),
-        schedule=schedule,
-        prediction=said.prediction,
         shape=shape,
         family="ddim" if meta else "diffusers",
         source=str(folder),
@@ -76,10 +87,10 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
         learned_variance=learned,
         spacing=said.spacing if "timestep_spacing" in for_scheduler else facts.get("spacing") or said.spacing,
         variance_type=(None if "variance_type" in for_scheduler else facts.get("variance_type")) or said.variance_type,
-        data_range=_range(facts, notes),
+        data_range=_range(facts, said, notes),
         notes=(*(facts.get("notes") or ()), *said.notes, *notes),
         meta=meta,
-        **{k: getattr(said, k) for k in SAMPLING if k != "spacing"},
+        **{k: getattr(said, k) for k in (*SAMPLING, *ON_REAL_TIMES, "process", "prediction") if k != "spacing"},
     )
 
 
@@ -101,38 +112,49 @@ def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], d
     network = set(inspect.signature(UNet2DModel.__init__).parameters) - {"self"}
     parts: tuple[dict[str, Any], ...] = ({}, {}, {})
     for key, value in config.items():
-        if key in scheduler.READ or key == "_class_name":
+        if key in scheduler.READ or key in others.READ or key == "_class_name":
             parts[1][key] = value
         elif key in FACTS:
             parts[2][key] = value
         elif key in network:
             parts[0][key] = value
         else:
-            names = (*network, *scheduler.READ, *FACTS)
+            names = (*network, *scheduler.READ, *others.READ, *FACTS)
             known_only(
                 (key,), names, "the settings given", "setting of a diffusers network, its scheduler or ddim.json"
             )
     return parts[0], parts[1], parts[2]
 
 
-def _scheduler(
-    folder: Path, given: dict[str, Any], facts: Mapping[str, Any], notes: list[str]
-) -> tuple[scheduler.Sampling, Schedule]:
+def _scheduler(folder: Path, given: dict[str, Any], facts: Mapping[str, Any], notes: list[str]) -> Sampling:
     found = [p for p in (folder / "scheduler/scheduler_config.json", folder / "scheduler_config.json") if p.is_file()]
-    if found:
-        said = scheduler.read(read_json(found[0]) | given)
-    else:
-        said = scheduler.read(ASSUMED | given)
-        if not given:
-            notes.append("no scheduler_config.json: assumed T = 1000, linear betas 1e-4 to 0.02, epsilon prediction")
+    if facts.get("process") is not None:
+        return _told(folder, read_json(found[0]) if found else {}, given, facts)
+    config = (read_json(found[0]) if found else ASSUMED) | given
+    said = others.read(config) if others.is_other(config) else scheduler.read(config)
+    if not found and not given:
+        notes.append("no scheduler_config.json: assumed T = 1000, linear betas 1e-4 to 0.02, epsilon prediction")
     if facts.get("alpha_bar") is None or any(k.startswith(("beta_", "trained", "rescale", "num_train")) for k in given):
-        return said, said.schedule
+        return said
     schedule = schedule_in(facts, str(folder / OURS))
-    if not like(schedule, said.schedule):
+    if not isinstance(said.process, Schedule) or not like(schedule, said.process):
         raise Refused(
             f"{folder}: ddim.json's alpha_bar is another schedule than scheduler_config.json's; remove the wrong one"
         )
-    return said, schedule
+    return replace(said, process=schedule)
+
+
+def _told(folder: Path, config: Mapping[str, Any], given: Mapping[str, Any], facts: Mapping[str, Any]) -> Sampling:
+    """What ddim.json says of a continuous process; a scheduler_config.json beside it must be of the same one."""
+    if given:
+        raise Refused(f"{folder} says everything of its process itself: leave {', '.join(given)} out")
+    where = str(folder / OURS)
+    refuse_gaps(facts, ("prediction",), where, "save the model again")
+    sampling = {name: facts[name] for name in SAMPLING if facts.get(name) is not None}
+    said = Sampling(prediction=facts["prediction"], **process_in(facts, where), **sampling)
+    if config and others.is_other(config) and others.read(config).process != said.process:
+        raise Refused(f"{folder}: ddim.json's process is another than scheduler_config.json's; remove the wrong one")
+    return said
 
 
 def _weights(place: Path) -> tuple[dict[str, Tensor], str, Path]:
@@ -212,8 +234,10 @@ def _embeddings(config: Mapping[str, Any], where: str) -> int | None:
     return whole(config, "num_class_embeds", 1, where=where)
 
 
-def _range(facts: Mapping[str, Any], notes: list[str]) -> tuple[float, float]:
+def _range(facts: Mapping[str, Any], said: Sampling, notes: list[str]) -> tuple[float, float]:
     if facts.get("data_range") is None:
+        if said.data_range is not None:
+            return said.data_range
         notes.append("data range assumed -1 to 1, as diffusers trains")
         return (-1.0, 1.0)
     low, high = facts["data_range"]

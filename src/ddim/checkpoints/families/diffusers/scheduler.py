@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ddim.checkpoints.families.diffusers.betas import MAX_T, flag_of, named_betas, schedule_of
+from ddim.checkpoints.families.diffusers.others import CLASSES as CONTINUOUS
+from ddim.checkpoints.families.diffusers.sampling import Sampling
 from ddim.checkpoints.settings import choice, number, whole
 from ddim.process import Schedule
 from ddim.refused import Refused
@@ -44,24 +45,6 @@ SAMPLER_ONLY = frozenset({
 MATHS_CHANGERS = {"use_flow_sigmas": (None, False), "timestep_type": (None, "discrete"), "timestep_values": (None,)}
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """What a scheduler_config.json says; the names are those of `Checkpoint`."""
-
-    schedule: Schedule
-    prediction: str
-    clips: bool
-    clip_range: float
-    thresholding: bool
-    threshold_quantile: float
-    threshold_maximum: float
-    spacing: str
-    steps_offset: int
-    ends_at: int
-    variance_type: str | None
-    notes: tuple[str, ...]
-
-
 def read(config: Mapping[str, Any]) -> Sampling:
     """A scheduler_config.json (or the same names given by hand) as `Sampling`.
 
@@ -70,7 +53,7 @@ def read(config: Mapping[str, Any]) -> Sampling:
     """
     kind = str(config.get("_class_name", "DDPMScheduler"))
     if kind not in (*DDPM, *DDIM, *OTHERS):
-        raise Refused(f"scheduler {kind!r} is not of the DDPM kind; readable are {', '.join((*DDPM, *DDIM, *OTHERS))}")
+        raise Refused(f"scheduler {kind!r} is unknown; readable are {', '.join((*DDPM, *DDIM, *OTHERS, *CONTINUOUS))}")
     given = {k: v for k, v in config.items() if not k.startswith("_")}
     unknown = sorted(set(given) - READ - SAMPLER_ONLY)
     if unknown:
@@ -93,7 +76,7 @@ def read(config: Mapping[str, Any]) -> Sampling:
         )
     thresholding = flag_of(fields, "thresholding", False)
     return Sampling(
-        schedule=schedule_of(fields),
+        process=schedule_of(fields),
         prediction=_prediction(fields),
         clips=flag_of(fields, "clip_sample", not other) or thresholding,
         clip_range=number(fields, "clip_sample_range", 1.0, low=0.0),

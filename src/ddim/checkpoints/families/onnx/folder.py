@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddim.checkpoints.facts import OURS, WHOLE, checked, refuse_gaps, schedule_in
+from ddim.checkpoints.facts import OURS, WHOLE, checked, process_facts, process_in, refuse_gaps
 from ddim.checkpoints.record import Checkpoint
 from ddim.engine import OnnxNetwork
 from ddim.files import VERSION, read_json, sha256, whole_folder, write_json
@@ -44,7 +44,7 @@ def write_onnx_folder(
             "sha256": sha256(folder / NETWORK),
             "exported_from": {"source": checkpoint.source, "sha256": checkpoint.sha256},
             **about,
-            "alpha_bar": checkpoint.schedule.alpha_bar.tolist(),
+            **process_facts(checkpoint.process, vars(checkpoint) | {"time_label": checkpoint.label}),
         }
         write_json(folder / OURS, facts)
 
@@ -63,17 +63,15 @@ def load_onnx_folder(path: Path, settings: Mapping[str, Any] | None = None) -> C
     meta = read_json(path / OURS)
     where = str(path / OURS)
     facts = checked(meta, where)
-    refuse_gaps(facts, (*WHOLE, "alpha_bar", "precision", "sha256"), where, "export it again")
+    refuse_gaps(facts, (*WHOLE, "precision", "sha256"), where, "export it again")
     digest = sha256(path / NETWORK)
     if digest != facts["sha256"]:
         raise Refused(f"{path / NETWORK} is not the network {OURS} describes; export it again")
-    schedule = schedule_in(facts, where)
-    plain: dict[str, Any] = {k: facts[k] for k in WHOLE}
+    plain: dict[str, Any] = {k: facts[k] for k in WHOLE} | process_in(facts, where)
     note = f"runs in ONNX Runtime, in {facts['precision']}, on the CPU; exported from {facts.get('exported_from')}"
     plain["notes"] = (*plain["notes"], note)
     return Checkpoint(
         network=OnnxNetwork(path / NETWORK, str(facts["precision"]), facts["null_label"]).eval(),
-        schedule=schedule,
         family="ddim",
         source=str(path),
         sha256=digest,

@@ -12,7 +12,7 @@ from typing import Any, Never
 
 from torch import Tensor, nn
 
-from ddim.checkpoints.facts import OURS, WHOLE, checked, refuse_gaps, schedule_in
+from ddim.checkpoints.facts import OURS, WHOLE, checked, process_facts, process_in, refuse_gaps
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.safety import read_safetensors
 from ddim.files import VERSION, read_json, whole_folder, write_json, write_tensors
@@ -43,7 +43,7 @@ def save_own_folder(path: str | Path, checkpoint: Checkpoint) -> None:
     facts = {"shape": list(checkpoint.shape)} | {name: getattr(checkpoint, name) for name in PLAIN}
     facts["notes"] = [note for note in facts["notes"] if not note.startswith("saved from")]
     about = {"ddim_version": VERSION, "network": kind(network.module), "sha256": weights_hash(state)}
-    table = {"alpha_bar": checkpoint.schedule.alpha_bar.tolist()}
+    table = process_facts(checkpoint.process, vars(checkpoint) | {"time_label": checkpoint.label})
     with whole_folder(path, last=(OURS,), new=True) as folder:
         write_tensors(folder / WEIGHTS, state, {"format": "pt"})
         write_json(folder / OURS, dict(checkpoint.meta) | about | facts | table)
@@ -79,19 +79,18 @@ def load_own_folder(path: Path, network: nn.Module, settings: Mapping[str, Any] 
     if not isinstance(shape, list) or not shape or not all(is_whole(n, 1) for n in shape):
         raise Refused(f"{where}: shape must be a list of whole numbers from 1, got {shape}")
     facts = checked({name: value for name, value in meta.items() if name != "shape"}, where)
-    refuse_gaps(facts, (*PLAIN, "alpha_bar", "sha256"), where, "save the model again")
+    refuse_gaps(facts, (*PLAIN, "sha256"), where, "save the model again")
     state = read_safetensors(path / WEIGHTS)
     if weights_hash(state) != facts["sha256"]:
         raise Refused(f"{path / WEIGHTS} holds other weights than those {OURS} describes; save the model again")
     saved = str(meta.get("network"))
     _fill(network, state, saved, str(path))
-    schedule = schedule_in(facts, where)
-    plain: dict[str, Any] = {name: facts[name] for name in PLAIN}
+    plain: dict[str, Any] = {name: facts[name] for name in PLAIN} | process_in(facts, where)
     if kind(network) != saved:
         plain["notes"] = (*plain["notes"], f"saved from a {saved}, loaded into a {kind(network)}")
     own = OwnNetwork(network, facts["num_classes"] is not None, facts["null_label"])
     return Checkpoint(
-        network=own.eval(), schedule=schedule, shape=tuple(shape), family="own", source=str(path),
+        network=own.eval(), shape=tuple(shape), family="own", source=str(path),
         sha256=str(facts["sha256"]), meta=meta, **plain,
     )  # fmt: skip
 
