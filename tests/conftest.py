@@ -86,3 +86,13 @@ def small_disk(tmp_path):
         yield Disk(path)
     finally:
         subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@pytest.fixture(scope="session")
+def trials(tmp_path_factory):
+    """Of tests/faults: commands in a warm process of their own."""
+    from trials import Trials
+
+    made = Trials(tmp_path_factory.mktemp("trials"))
+    yield made
+    made.nursery.close()

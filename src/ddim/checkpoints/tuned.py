@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ddim.files import alone, read_json, write_json
+from ddim.files import alone, read_json, sweep, write_json
 from ddim.refused import Refused
 from ddim.stored import is_number
 
@@ -79,6 +79,7 @@ def keep_tuned(folder: Path, key: str, found: dict[str, Any], model: str) -> Pat
     """Add what was found under a name to a model folder's `tuned.json`, whole or not at all."""
     path = Path(folder) / FILE
     with alone(path.parent):  # else, of two that add at once, one is lost
+        sweep(path.parent)
         table = _table(path) if path.exists() else {}
         table[key] = {**found, "model": model}
         return write_json(path, dict(sorted(table.items())))

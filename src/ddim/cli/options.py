@@ -17,7 +17,7 @@ import tyro
 import ddim
 from ddim.cli import typed
 from ddim.cli.typed import SPELLED
-from ddim.files import free_file
+from ddim.files import free_folder
 from ddim.refused import Refused
 
 T = TypeVar("T")
@@ -95,11 +95,11 @@ class NewFolder:
     """A folder that is written whole."""
 
     out: tyro.conf.Positional[Path]
-    """The folder to write; it must not exist."""
+    """The folder to write: a new or an empty one."""
 
     def refuse_existing(self) -> None:
         """Before any work is done: nothing is there, and something can be."""
-        free_file(self.out)
+        free_folder(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,11 +18,10 @@ def free_file(path: str | Path) -> Path:
         Refused: there is something already, or the way there cannot be made.
     """
     path = Path(path)
+    _sweep(path.parent)
     if os.path.lexists(path):
         raise Refused(f"{path} exists and nothing is overwritten; choose another name")
     reach(path)
-    if path.parent.is_dir():
-        sweep(path.parent)
     return path
 
 
@@ -33,12 +32,17 @@ def free_folder(path: str | Path) -> Path:
         Refused: it is not empty, or the way there cannot be made.
     """
     path = Path(path)
-    if path.is_dir():
-        sweep(path)
+    _sweep(path.parent, path)
     if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
-        raise Refused(f"{path} exists and is not empty; choose a new folder for `out`")
+        raise Refused(f"{path} exists and is not empty, and nothing is overwritten; choose a new folder for `out`")
     reach(path, folder=True)
     return path
+
+
+def _sweep(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_dir():
+            sweep(folder)
 
 
 def reach(path: Path, *, folder: bool = False) -> None:

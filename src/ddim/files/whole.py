@@ -96,7 +96,9 @@ def _settle(temporary: Path, target: Path, last: tuple[str, ...], new: Path | No
         target.mkdir(exist_ok=True)
         with alone(target):
             if any(not is_temporary(p.name) for p in target.iterdir()):
-                raise Refused(f"{new} exists and is not empty; choose a new folder for `out`")
+                raise Refused(
+                    f"{new} exists and is not empty, and nothing is overwritten; choose a new folder for `out`"
+                )
             if not _renamed(temporary, target):
                 _move(names, temporary, target, last)
     elif target.exists() or not _renamed(temporary, target):

@@ -33,7 +33,7 @@ def export_onnx(path: str | Path, checkpoint: Checkpoint, *, precision: str = "f
     """Write a model folder whose network is an ONNX file; `ddim.load` reads it.
 
     Args:
-        path: the folder; it must not exist.
+        path: the folder, a new or an empty one.
         checkpoint: any model whose network torch can export.
         precision: "fp32" or "int8".
 

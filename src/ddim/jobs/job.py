@@ -63,6 +63,7 @@ def open_job(out: Path, recipe: Mapping[str, Any]) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         with alone(out):  # another job may begin here at this moment: one of the two puts its recipe there
             if not path.exists() and not occupied(out):
+                sweep(out)
                 write_text(path, json.dumps(wanted, indent=1), new=True)
                 return out
     if not path.exists():

@@ -100,7 +100,7 @@ class Ready:
         return self.checkpoint.picture_shape
 
     def save(self, folder: str | Path) -> Path:
-        """Write a model folder that `load` reads; it must not exist.
+        """Write a model folder that `load` reads: a new or an empty one.
 
         A `UNet2DModel` becomes a diffusers folder. Of a network of your own the weights and the facts are kept:
         ``ddim.load(folder, network=MyNet(...))`` puts them into the module you build again.

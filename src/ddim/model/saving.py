@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddim.checkpoints import Checkpoint, save_checkpoint, save_own_folder
+from ddim.files import free_folder
 from ddim.refused import Refused
 
 
 def save_model(folder: Path, checkpoint: Checkpoint) -> Path:
     """See `Model.save`."""
-    if folder.exists():
-        raise Refused(f"{folder} exists; nothing is overwritten, choose a new folder")
+    free_folder(folder)
     if checkpoint.exported is not None:
         raise Refused(f"{checkpoint.source} was exported for another runtime and is whole: copy the folder")
     if checkpoint.adapter is None:

@@ -9,7 +9,7 @@ from typing import Any
 from ddim.checkpoints.facts import OURS, WHOLE, checked, process_facts, process_in, refuse_gaps
 from ddim.checkpoints.record import Checkpoint
 from ddim.engine import OnnxNetwork
-from ddim.files import VERSION, read_json, sha256, whole_folder, write_json
+from ddim.files import VERSION, free_folder, read_json, sha256, whole_folder, write_json
 from ddim.refused import Refused
 
 NETWORK = "network.onnx"
@@ -33,8 +33,7 @@ def write_onnx_folder(
     Raises:
         Refused: path exists.
     """
-    if path.exists():
-        raise Refused(f"{path} exists; nothing is overwritten, choose a new folder")
+    free_folder(path)
     with whole_folder(path, last=(OURS,), new=True) as folder:
         make(folder / NETWORK)
         facts = {k: getattr(checkpoint, k) for k in WHOLE} | {

@@ -1,0 +1,135 @@
+"""Every command that writes: its words, how it goes on after it was stopped, and what its result is."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from conftest import save_tiny
+
+PLAIN = ("--device", "cpu")
+QUICK = (*PLAIN, "--precision", "fp32")
+
+
+def world(home, maker):
+    """What the commands read: a model, six pictures, latents; each in a folder of its own below `home`."""
+    save_tiny(home / "model")
+    pictures = home / "pictures"
+    pictures.mkdir()
+    for i in range(24):
+        levels = (np.arange(64).reshape(8, 8) * (3 + i) + 40 * i) % 256
+        Image.fromarray(levels.astype(np.uint8)).save(pictures / f"p{i:02d}.png")
+    assert maker("encode", "model", "pictures/p00.png", "--steps", "2", "--method", "naive", *PLAIN, "--out", "z") == 0
+    return home
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command on OUT, which is "out" in its home.
+
+    Attributes:
+        words: its argv before --out; a folder of new results as a positional argument where `bare`.
+        kept: names below OUT that may differ from run to run, or hold seconds.
+        more: a file beside OUT that is its result, too.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    bare: bool = False
+    resumes: bool = False
+    more: str | None = None
+    parts: str | None = field(default=None)
+
+    def argv(self, out="out"):
+        return [self.name, *self.words, *([out] if self.bare else ["--out", out])]
+
+    def again(self, home, out="out"):
+        """The words that go on with what is there, or begin anew; None where all is done."""
+        place = Path(home) / out
+        if self.name == "train":
+            if list(place.glob("state/*.pt")):
+                return ["train", "--resume", out]
+            return self.argv(out)
+        if not self.resumes and (place.is_file() or (place.is_dir() and any(place.iterdir()))):
+            return None
+        return self.argv(out)
+
+    def progress(self, home, out="out"):
+        """How far it is: it must never fall."""
+        if self.name == "train":
+            found = sorted((Path(home) / out / "state").glob("step-????????.pt"))
+            for path in found[-1:]:
+                torch.load(path, weights_only=True)
+            return int(found[-1].stem[5:]) if found else 0
+        return 0 if self.parts is None else len(list((Path(home) / out).glob(self.parts)))
+
+    def result(self, home, out="out"):
+        """Name -> what must be there, and the same however the command came to its end."""
+        found, place = {}, Path(home) / out
+        files = [place] if place.is_file() else [p for p in sorted(place.rglob("*")) if p.is_file()]
+        for path in files:
+            name = path.name if path == place else str(path.relative_to(place))
+            if content := _kept(self.name, name, path):
+                found[name] = content
+        if self.more is not None:
+            found[self.more] = (Path(home) / self.more).read_text()
+        return found
+
+
+def _kept(command, name, path):
+    if name.startswith(("tensorboard/", "cells/")) or name in ("report.html", "report.csv", "ddim.json", "log.jsonl"):
+        return _told(name, path)
+    if name == "report.json":
+        document = json.loads(path.read_text())
+        return json.dumps([{k: v for k, v in row.items() if "seconds" not in k} for row in document["rows"]])
+    if name == "state/recipe.json":
+        return str({k: v for k, v in json.loads(path.read_text()).items() if k != "command"})
+    if name.endswith(".pt"):
+        state = torch.load(path, weights_only=True)
+        return _hash(b"".join(v.numpy().tobytes() for v in state["network"].values())) + str(state["step"])
+    if path.suffix == ".png" and name.startswith(("distance", "reconstruct")):
+        return "a plot"
+    return _hash(path.read_bytes())
+
+
+def _told(name, path):
+    if name == "ddim.json":
+        told = json.loads(path.read_text())
+        (told.get("provenance") or {}).pop("command", None)
+        return json.dumps(told)
+    if name == "log.jsonl":
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        return json.dumps([[line["step"], line["loss"]] for line in lines])
+    return None
+
+
+def _hash(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+COMMANDS = {
+    c.name: c
+    for c in (
+        Command("train", ("pictures", "--preset", "digits", "--max-steps", "3", "--batch-size", "2", "--log-every", "1",
+                          "--checkpoint-every", "1", "--preview-every", "0", *QUICK)),
+        Command("sample", ("model", "--seeds", "0-4", "--steps", "2", "--batch-size", "2", *QUICK), resumes=True,
+                parts="0*.png"),
+        Command("evaluate", ("model", "pictures", "--steps", "2", "--eta", "0", "--no-sigma-hat", "--count", "10",
+                             "--extractor", "pixels", *QUICK), resumes=True, parts="cells/*.safetensors"),
+        Command("encode", ("model", "pictures/p01.png", "--steps", "2", "--method", "naive", *PLAIN)),
+        Command("decode", ("model", "z", *PLAIN)),
+        Command("edit", ("model", "pictures/p02.png", "--seeds", "0-1", "--steps", "3", *QUICK)),
+        Command("interpolate", ("model", "--between", "1", "2", "--frames", "3", "--steps", "2", *QUICK)),
+        Command("consistency", ("model", "--count", "2", "--steps", "2", "--reference", "4", *QUICK)),
+        Command("reconstruct", ("model", "pictures", "--count", "2", "--steps", "2", "--method", "naive", *PLAIN)),
+        Command("measure", ("pictures", "pictures", "--extractor", "pixels", "--count", "10", *PLAIN)),
+        Command("tune", ("model", "pictures", "--steps", "2", "--solver", "ddim", "--latents", "2", "--long", "4",
+                         "--candidates", "4", "--trials", "2", *QUICK), more="model/tuned.json"),
+        Command("import", ("model",), bare=True),
+        Command("export", ("model",), bare=True),
+    )
+}  # fmt: skip
