@@ -51,7 +51,7 @@ def killed_at(trials, name, moments):
     finished(trials, command)
 
 
-@pytest.mark.parametrize("name", ["train", "sample", "evaluate", "export"])
+@pytest.mark.parametrize("name", ["train", "sample", "export"])
 def test_killed_before_some_event(trials, name):
     events = len(trials.plain(name)[1])
     moments = random.Random(f"{name} 0")
