@@ -150,8 +150,10 @@ class Compared(OfData):
     """Real images that others are measured against."""
 
     extractor: str | None = field(default=None, kw_only=True)
-    """What features are compared: mnist (grey), colour (RGB), inception (FID), dinov2, pixels, or a TorchScript (.pt)
-    or .pt2 file. Default: mnist or colour, by the images' channels."""
+    """What features are compared: mnist (grey), colour (RGB), inception (FID), dinov2, pixels, or a file: .onnx, or
+    .safetensors with weights of the mnist or colour network. Default: mnist or colour, by the images' channels."""
+    trust_code: bool = field(default=False, kw_only=True)
+    """Also take --extractor from a TorchScript (.pt) or .pt2 file. Such files can run any code."""
     held_out: str | None = field(default=None, kw_only=True)
     """Other real images for the noise floor (a test set); default: COUNT of DATA, taken out of the reference."""
     reference: int = field(default=50_000, kw_only=True)
@@ -165,7 +167,8 @@ class Compared(OfData):
         """
         if self.reference < LEAST:
             raise Refused(f"--reference must be at least {LEAST}, got {self.reference}")
-        return ddim.metrics.extractor(self.extractor or ddim.metrics.usual(channels), device)
+        name = self.extractor or ddim.metrics.usual(channels)
+        return ddim.metrics.extractor(name, device, trust_code=self.trust_code)
 
 
 def sizes_of(images: Images) -> dict[Size, int]:

@@ -43,12 +43,8 @@ class OnnxNetwork(Exported):
 
     def __init__(self, path: Path, precision: str, null_label: int | None = None) -> None:
         super().__init__(precision)
-        require("onnxruntime")
         self.path, self.null_label = path, null_label
-        # The bytes, not the path: a file nobody vouches for must not name other files as its weights.
-        content = path.read_bytes()
-        self.sha256 = hashlib.sha256(content).hexdigest()  # of what was read, not of what lies there later
-        self.session: Any = _session(content, path)
+        self.session, self.sha256 = onnx_session(path)
         self.names = [i.name for i in self.session.get_inputs()]
         if self.names not in (list(INPUTS[:2]), list(INPUTS)):
             raise Refused(f"{path} takes {', '.join(self.names)} where {', '.join(INPUTS)} were expected")
@@ -59,10 +55,9 @@ class OnnxNetwork(Exported):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's
-        content = self.path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != self.sha256:
+        self.session, digest = onnx_session(self.path)
+        if digest != self.sha256:
             raise Refused(f"{self.path} has changed since it was loaded: load the model again")
-        self.session = _session(content, self.path)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """x float32 (B, C, H, W), t (B,) as the network's time, label int64 (B,) or None for the null label."""
@@ -85,14 +80,23 @@ class OnnxNetwork(Exported):
         return torch.from_numpy(said).to(x)
 
 
-def _session(content: bytes, path: Path) -> Any:
+def onnx_session(path: Path) -> tuple[Any, str]:
+    """A file ready to run on the CPU, and its sha256: of what was read, not of what lies there later.
+
+    Raises:
+        Refused: onnxruntime is missing, or the file is not one it runs.
+    """
+    require("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors only: its warnings are about its own optimiser
+    options.log_severity_level = 4  # nothing but what it raises: its warnings and errors are lines of its own, coloured
+    # The bytes, not the path: a file nobody vouches for must not name other files as its weights.
+    content = path.read_bytes()
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class but this
         reason = " ".join(str(error).split())[:160]
         raise Refused(f"{path} cannot be run by ONNX Runtime: {reason}") from None
+    return session, hashlib.sha256(content).hexdigest()

@@ -128,5 +128,5 @@ class RawPixels(BaseExtractor):
 def _wrong_channels(name: str, kind: str, channels: int) -> Refused:
     return Refused(
         f"extractor {name!r} reads {kind} images, got {channels} channels; choose another `extractor`: mnist (grey), "
-        "colour (RGB), inception, dinov2, pixels (any), or a TorchScript (.pt) or .pt2 file of your own"
+        "colour (RGB), inception, dinov2, pixels (any), or a file of your own (.onnx)"
     )

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ddim.files import sha256
 from ddim.metrics.bundled import BaseExtractor, Colour, Digits, Extractor, RawPixels
+from ddim.metrics.own_files import FILES, in_file
 from ddim.refused import Refused
 
 NAMES = ("mnist", "colour", "inception", "dinov2", "pixels")
@@ -62,7 +60,9 @@ class Dino(BaseExtractor):
         if find_spec("transformers") is None:
             raise Refused("extractor 'dinov2' needs transformers: pip install 'ddim[dinov2]'")
         try:
-            self.network: Any = import_module("transformers").AutoModel.from_pretrained(source).eval().to(device)
+            self.network: Any = (
+                import_module("transformers").AutoModel.from_pretrained(source, use_safetensors=True).eval().to(device)
+            )
         except OSError as error:
             raise OSError(f"DINOv2 could not be loaded from {source}: {str(error).splitlines()[0]}") from None
         self.device, self.weights_hash = device, state_hash(self.network)
@@ -78,44 +78,6 @@ class Dino(BaseExtractor):
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-@dataclass
-class Program(BaseExtractor):
-    """A TorchScript (.pt, .ts, .torchscript) or ExportedProgram (.pt2) file: images -> features, or with logits."""
-
-    path: Path
-    device: torch.device | str = "cpu"
-    resize: str = "as the program does"
-
-    def __post_init__(self) -> None:
-        stem = self.path.stem
-        self.name = f"file-{stem}" if stem in NAMES else stem  # nobody's file is the standard Inception
-        self.weights_hash = sha256(self.path)
-        if not is_zipfile(self.path):  # both kinds are; torch would log a traceback before it says so
-            raise Refused(f"{self.path} is no TorchScript or ExportedProgram file: not an archive")
-        try:
-            if self.path.suffix == ".pt2":
-                self.network: Any = torch.export.load(self.path).module()
-            else:
-                self.network = torch.jit.load(str(self.path), map_location=self.device).eval()  # type: ignore[no-untyped-call]  # torch's
-        except (RuntimeError, ValueError, OSError, KeyError) as error:
-            raise Refused(
-                f"{self.path} is no TorchScript or ExportedProgram file: {str(error).splitlines()[0]}"
-            ) from None
-
-    @torch.no_grad()
-    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        try:
-            out = self.network(images.to(self.device, torch.float32))
-        except (RuntimeError, ValueError, AssertionError) as error:  # torch's guards of shapes are of all three kinds
-            reason = str(error).strip().splitlines()[-1]
-            raise Refused(f"{self.path} cannot take images of shape {tuple(images.shape)}: {reason}") from None
-        f, logits = (out[0], out[1]) if isinstance(out, tuple | list) and len(out) > 1 else (out, None)
-        f = f[0] if isinstance(f, tuple | list) else f
-        if f.ndim != 2 or len(f) != len(images):
-            raise Refused(f"{self.path} must return features (B, D) for {len(images)} images, got {tuple(f.shape)}")
-        return f.float().cpu(), None if logits is None else logits.float().cpu()
-
-
 def usual(channels: int) -> str:
     """The bundled extractor for images of so many channels: digits for grey, "colour" for RGB.
 
@@ -127,11 +89,17 @@ def usual(channels: int) -> str:
     return "mnist" if channels == 1 else "colour"
 
 
-def extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
-    """The extractor of that name (mnist, colour, inception, dinov2, pixels), or the program in that file.
+def extractor(name: str, device: torch.device | str = "cpu", *, trust_code: bool = False) -> Extractor:
+    """The extractor of that name (mnist, colour, inception, dinov2, pixels), or one in a file.
+
+    Args:
+        name: or a file: .onnx, or .safetensors with weights of the networks of mnist or colour, which hold no code; or
+            TorchScript (.pt) and .pt2, which do.
+        trust_code: load a file that can run code.
 
     Raises:
-        Refused: an unknown name, or a package that is not installed. OSError: weights that cannot be had.
+        Refused: an unknown name, a package that is not installed, a file that can run code and is not trusted.
+        OSError: weights that cannot be had.
     """
     if name == "mnist":
         return Digits(device)
@@ -144,8 +112,8 @@ def extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
     if name == "pixels":
         return RawPixels()
     if Path(name).is_file():
-        return Program(Path(name), device)
-    raise Refused(f"there is no extractor {name!r}: choose {', '.join(NAMES)} or a TorchScript (.pt) or .pt2 file")
+        return in_file(Path(name), device, NAMES, trust_code=trust_code)
+    raise Refused(f"there is no extractor {name!r}: choose {', '.join(NAMES)} or {FILES}")
 
 
 def state_hash(network: nn.Module) -> str:
