@@ -54,6 +54,11 @@ class Guided(Wrapper):
         if not 0.0 <= self.rescale <= 1.0:
             raise Refused(f"rescale must lie in 0..1, got {self.rescale}")
 
+    @property
+    def one_law(self) -> bool:
+        """No: the mix of two scores, noised, is not the mix of their noised laws."""
+        return False
+
     def __call__(self, x_t: Tensor, t: Time | Tensor, conditions: Conditions = NONE) -> Prediction:
         nulls = self.null_label if isinstance(self.null_label, Mapping) else {"label": self.null_label}
         if not set(nulls) <= set(conditions.per_image):

@@ -109,6 +109,11 @@ class NetworkDenoiser(Denoiser):
         said = self.network(shown, self.label(times), **conditions.arguments)
         out = (said if isinstance(said, Tensor) else said.sample).to(x_t.dtype)  # diffusers' networks return an object
         self._check(out, x_t)
+        if torch.is_grad_enabled() and x_t.requires_grad and not out.requires_grad:
+            raise Refused(
+                "gradients were asked for, and this network's output does not depend on its input or hides it from "
+                "gradients (an exported one always does); without them it can be sampled and encoded only"
+            )
         p = self.parameterisation.decode(out[:, : x_t.shape[1]] if self.learned_variance else out, x_t, level)
         return p if self.variance is None else p._replace(variance=out[:, x_t.shape[1] :])
 

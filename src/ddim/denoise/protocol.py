@@ -33,6 +33,11 @@ class Denoiser(ABC):
         """Whether what it says of x_t loses nothing, so that images can be encoded through it. A clip loses."""
 
     @property
+    def one_law(self) -> bool:
+        """Whether its eps is meant as the score of one law at every time, so that images have a likelihood under it."""
+        return self.invertible
+
+    @property
     def variance(self) -> str | None:
         """What the `variance` of its predictions means, see `ddim.process.learned_std`; None where they have none."""
         return None
@@ -73,6 +78,10 @@ class Wrapper(Denoiser):
     @property
     def invertible(self) -> bool:
         return self.denoise.invertible
+
+    @property
+    def one_law(self) -> bool:
+        return self.invertible and self.denoise.one_law
 
     @property
     def variance(self) -> str | None:

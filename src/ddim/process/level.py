@@ -73,6 +73,14 @@ class Process(Protocol):
         """
         ...
 
+    def time_of(self, ratio: float) -> float:
+        """The t, real on a `Schedule` too, at which noise/signal is this ratio.
+
+        Raises:
+            Refused: a ratio beyond that of T.
+        """
+        ...
+
     def start(self, t: Any) -> float:
         """Standard deviation of the pure noise from which a walk that begins at t starts."""
         ...

@@ -7,6 +7,7 @@ writes alpha-bar_t. Everything is computed once in float64, because 1/sqrt(alpha
 
 from __future__ import annotations
 
+import bisect
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -53,6 +54,7 @@ class Schedule:
             raise Refused(f"alpha_bar must not be negative, but alpha_bar[{len(table) - 1}] = {float(table[-1])!r}")
         object.__setattr__(self, "alpha_bar", table)
         object.__setattr__(self, "_levels", [Level(math.sqrt(a), math.sqrt(1.0 - a)) for a in table.tolist()])
+        object.__setattr__(self, "_angles", [math.atan2(math.sqrt(1.0 - a), math.sqrt(a)) for a in table.tolist()])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Schedule) and torch.equal(self.alpha_bar, other.alpha_bar)
@@ -105,6 +107,19 @@ class Schedule:
         if found and (min(found) < 0 or max(found) > self.T):
             raise Refused(f"tau runs from {min(found)} to {max(found)}, outside 0..{self.T}")
         return found
+
+    def time_of(self, ratio: float) -> float:
+        """The real t at which noise/signal is this ratio: between whole times arctan(noise/signal) goes linearly.
+
+        Raises:
+            Refused: a ratio beyond that of T.
+        """
+        angles: list[float] = self._angles  # type: ignore[attr-defined]  # set in __post_init__
+        phi = math.atan(ratio)
+        if phi > angles[-1]:
+            raise Refused(f"noise/signal = {ratio:.6g} is beyond {math.tan(angles[-1]):.6g}, the most of this schedule")
+        k = max(1, bisect.bisect_left(angles, phi))
+        return k - (angles[k] - phi) / (angles[k] - angles[k - 1])
 
     def start(self, t: int) -> float:
         """1: DDPM and DDIM draw x_T from N(0, I), whatever trace of the signal the level at t has."""

@@ -4,6 +4,7 @@ Whatever combines calls of a denoiser lives here.
 """
 
 from ddim.solve.adams import AB, PLMS
+from ddim.solve.adaptive import integrated
 from ddim.solve.base import Solver, Step
 from ddim.solve.coupled import GROWTH, Coupled, Older, gamma_for
 from ddim.solve.ddim import DDIM
@@ -16,6 +17,6 @@ from ddim.solve.walk import asked, end_of, refuse_whole_numbers, sample, step_no
 
 __all__ = [
     "AB", "DDIM", "GROWTH", "PLMS", "SOLVERS", "Coupled", "DPMSolverPP", "Heun", "Implicit", "Older", "Solved",
-    "Solver", "Step", "UniPC", "asked", "end_of", "gamma_for", "refuse_whole_numbers", "sample", "solver_named",
-    "step_noise", "trajectory",
+    "Solver", "Step", "UniPC", "asked", "end_of", "gamma_for", "integrated", "refuse_whole_numbers", "sample",
+    "solver_named", "step_noise", "trajectory",
 ]  # fmt: skip
