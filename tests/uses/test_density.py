@@ -10,7 +10,7 @@ import torch
 from scipy import integrate, stats
 
 import ddim
-from ddim.denoise import Clip, Guided, NetworkDenoiser
+from ddim.denoise import Autoguided, Bound, Clip, Guided, NetworkDenoiser, Stitched
 from ddim.process import edm, flow, subvp, ve, vp
 from ddim.solve import integrated
 from ddim.uses import likelihood, walk_density
@@ -182,6 +182,8 @@ def test_conditions_reach_the_rows_they_belong_to_and_weights_get_no_gradients()
     [
         (Clip, {}, "Clip changes what the network says"),
         (lambda d: Guided(d, 2.0, 0), {}, "Guided changes what the network says"),
+        (lambda d: Autoguided(d, d, 2.0), {}, "Autoguided changes what the network says"),
+        (lambda d: Bound(Stitched(d, Clip(d), at=0.5)), {}, "Bound changes what the network says"),
         (None, {"probes": 1}, "at least 2"),
         (None, {"tolerance": 0.0}, "between 0 and 1"),
         (None, {"probes": 4, "seeds": [1, 2]}, "1 items need 1 seeds"),

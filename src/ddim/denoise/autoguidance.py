@@ -45,6 +45,11 @@ class Autoguided(Wrapper):
     def invertible(self) -> bool:
         return self.denoise.invertible and self.guide.invertible
 
+    @property
+    def one_law(self) -> bool:
+        """No, as `Guided`."""
+        return False
+
     def __call__(self, x_t: Tensor, t: Time | Tensor, conditions: Conditions = NONE) -> Prediction:
         main, weight = self.denoise(x_t, t, conditions), weight_at(self.weight, self.interval, t, x_t)
         if isinstance(weight, float) and weight == 1.0:

@@ -49,6 +49,10 @@ class Stitched(Denoiser):
         return self.early.invertible and self.late.invertible
 
     @property
+    def one_law(self) -> bool:
+        return self.early.one_law and self.late.one_law
+
+    @property
     def variance(self) -> str | None:
         return self.late.variance if self.early.variance == self.late.variance else None
 
