@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SECONDS, MEGABYTES, LONGEST = 15.0, 900.0, 2000  # of the processor; beyond what the warm process has; letters of a line
+SECONDS, MEGABYTES, LONGEST = 15.0, 900.0, 2200  # of the processor; beyond what the warm process has; letters of a line
 # What no text of ours holds: C0 but tab and newline, DEL, C1, and the marks that turn the direction of a line.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 CANARY = "canary"  # what the code hidden in files would write

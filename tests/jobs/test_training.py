@@ -10,8 +10,9 @@ from torch import nn
 from ddim import Schedule
 from ddim.data import Batch
 from ddim.jobs import Denoising, DivergedError, Recipe, TrainState, fit, new_state, resolve_precision, state_of
+from ddim.jobs.train.descent import begin_from
 from ddim.jobs.train.loop import _watch
-from ddim.jobs.train.state import begin_from, load_checkpoint, save_checkpoint
+from ddim.jobs.train.state import load_checkpoint, save_checkpoint
 from ddim.process import Objective, generator
 
 SHAPE = (1, 8, 8)

@@ -135,14 +135,57 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_data_is_read(faces
     assert "file" in capsys.readouterr().err
 
 
-def test_divergence_names_the_last_good_checkpoint_and_fails(faces, tmp_path, capsys, monkeypatch):
+def poison(monkeypatch, diverges):
+    """Makes the loss NaN where `diverges(state)` says so."""
     from ddim.jobs import Denoising
 
-    def poisoned(loss, state, *rest):
-        return real(loss, state, *rest) * (math.nan if state.step == 5 else 1.0)
-
     real = Denoising.__call__
+
+    def poisoned(loss, state, *rest):
+        return real(loss, state, *rest) * (math.nan if diverges(state) else 1.0)
+
     monkeypatch.setattr(Denoising, "__call__", poisoned)
+
+
+def test_a_run_that_diverges_goes_back_once_and_resumes_bit_for_bit(faces, tmp_path, capsys, monkeypatch):
+    poison(monkeypatch, lambda state: state.step == 5 and state.retreat is None)
+    common = ["--batch-size", 2, "--checkpoint-every", 2, "--log-every", 1, "--preview-every", 0, "--precision", "fp32"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert ddim("train", faces, "--out", whole, "--max-steps", 9, "--lr", 0.01, "--warmup", 0, *common) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "goes back" in line]
+    assert len(told) == 1 and "the loss is nan at step 6" in told[0] and "back to step 4" in told[0]
+    log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [1, 2, 3, 4, 4, 5, 6, 7, 8, 9]
+    assert log[4] == {"step": 4, "retreat_from": 5, "lr_factor": 0.1}
+    assert [round(line["lr"], 9) for line in log if "lr" in line] == [0.01] * 4 + [0.001] * 5
+    about = json.loads((whole / "ddim.json").read_text())["provenance"]
+    assert about["retreat"] == {"since": 5, "to": 4, "factor": 0.1}
+    assert ddim("train", faces, "--out", parts, "--max-steps", 7, "--lr", 0.01, "--warmup", 0, *common) == 0
+    assert ddim("train", "--resume", parts, "--max-steps", 9) == 0
+    a, b = (load_weights(run) for run in (whole, parts))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_before_its_first_checkpoint_a_run_goes_back_to_its_beginning(faces, tmp_path, capsys, monkeypatch):
+    """Then it is a run at a tenth of the rate, bit for bit."""
+    common = ["--max-steps", 4, "--batch-size", 2, "--warmup", 0, "--preview-every", 0, "--precision", "fp32"]
+    assert ddim("train", faces, "--out", tmp_path / "slow", "--lr", 0.001, *common) == 0
+    poison(monkeypatch, lambda state: state.step == 2 and state.retreat is None)
+    assert ddim("train", faces, "--out", tmp_path / "back", "--lr", 0.01, *common) == 0
+    assert "back to step 0" in capsys.readouterr().err
+    a, b = (load_weights(tmp_path / run) for run in ("slow", "back"))
+    assert all(torch.allclose(a[name], b[name], rtol=0, atol=1e-7) for name in a)
+
+
+def load_weights(run):
+    """The averaged weights of a run."""
+    from safetensors.torch import load_file
+
+    return load_file(run / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+def test_divergence_twice_names_the_last_good_checkpoint_and_fails(faces, tmp_path, capsys, monkeypatch):
+    poison(monkeypatch, lambda state: state.step == 5)
     run = tmp_path / "run"
     code = ddim(
         "train", faces, "--out", run, "--max-steps", 9, "--batch-size", 2, "--checkpoint-every", 2, "--preview-every", 0

@@ -156,7 +156,7 @@ def trained(plan: Plan, cadence: Cadence, *, resume: bool) -> None:
         for note in state.notes:
             print(f"note: {note}", file=sys.stderr)
     with signals() as caught, Watch(plan, state.step, cadence.max_steps, main=main) as watch:
-        for p in train_run(plan, state, cadence, lambda: bool(caught)):
+        for p in train_run(plan, state, cadence, lambda: bool(caught), watch.say):
             watch.step(p)
     if caught:
         again = f"ddim train --resume {shlex.quote(str(plan.run))}"

@@ -41,7 +41,7 @@ class Watch:
         """After every step."""
         self.clock.tick(p.step)
         self.bar.set_postfix_str(f"loss {p.smooth_loss:.4f}, {p.images_per_second:.0f} images/s", refresh=False)
-        self.bar.update()
+        self.bar.update(p.step - self.bar.n)  # less, where a run has gone back
         if not self.main:
             return
         if not self.estimated and self.clock.seconds is not None:
@@ -49,9 +49,12 @@ class Watch:
             self._estimate(p.step)
         if not self.live and self.now() - self.told >= EVERY:
             self.told = self.now()
-            self._say(f"step {p.step} of {self.max_steps}: loss {p.smooth_loss:.4f}, {self._speed()}")
+            self.say(f"step {p.step} of {self.max_steps}: loss {p.smooth_loss:.4f}, {self._speed()}")
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """A line above the bar, of the first process."""
+        if not self.main:
+            return
         self.bar.write(line, file=sys.stderr)
 
     def _speed(self) -> str:
@@ -64,7 +67,7 @@ class Watch:
         seconds, left = self.clock.seconds or 0.0, self.clock.left or 0.0
         steps = self.max_steps - step
         if steps and left >= EVERY:
-            self._say(f"{steps} steps to go take about {duration(left)} on this machine ({self._speed()})")
+            self.say(f"{steps} steps to go take about {duration(left)} on this machine ({self._speed()})")
         if left < HOPELESS:
             return
         found = smaller(self.plan, left)
@@ -72,7 +75,7 @@ class Watch:
         if found is not None:
             size = "" if found.size == self.plan.images.shape[1:] else f" --size {typed_size(found.size)}"
             other = f"--preset {found.preset}{size} takes about {duration(found.seconds)}; "
-        self._say(
+        self.say(
             f"warning: preset {self.plan.preset} is too much for this machine. {other}"
             f"--max-steps {max(1, int(86400 / max(seconds, 1e-9)))} are done in a day"
         )

@@ -49,6 +49,12 @@ class Log:
 FIELDS: dict[str, Rule] = {"step": counted(0)} | dict.fromkeys(Progress._fields[1:], NUMBER)
 
 
+def note(folder: Path, step: int, **words: float) -> None:
+    """Write down what happened at a step, in place of all that was logged beyond it."""
+    kept = [line for line in lines(folder / LOG) if line["step"] <= step]
+    write_text(folder / LOG, "".join(json.dumps(line) + "\n" for line in [*kept, {"step": step, **words}]))
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log; a line cut by a crash, or damaged, is left out."""
     found = []

@@ -80,7 +80,7 @@ def fit(state: TrainState[Any], batch_at: BatchAt, loss: Loss[D], *, max_steps: 
     state.network.train()
     while state.step < max_steps:
         begun = time.perf_counter()
-        lr = recipe.lr_at(state.step)
+        lr = state.lr
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         mean = _accumulate(state, batch_at, loss)

@@ -48,7 +48,7 @@ def standing(run: Path) -> Standing | None:
     recipe = stored_recipe(run)
     found = checkpoints(run / STATE)
     steps = step_of(found[-1]) if found else 0
-    told = lines(run / LOG)
+    told = [line for line in lines(run / LOG) if "retreat_from" not in line]
     speeds = [line["images_per_second"] for line in told[-20:] if line.get("images_per_second")]
     batch = recipe.get("batch_size") or 0
     about = checked(provenance(run), {"data": WORD, "command": WORD}, f"the provenance in {run / 'ddim.json'}")

@@ -16,6 +16,7 @@ import torch
 from ddim.data import Batches
 from ddim.files import Hold, alone, is_temporary, read_json, sweep, write_text
 from ddim.jobs.job import RECIPE
+from ddim.jobs.train.descent import begin_from
 from ddim.jobs.train.log import BOARD, LOG, Log
 from ddim.jobs.train.loop import DivergedError, Progress, fit
 from ddim.jobs.train.loss import Denoising
@@ -23,12 +24,12 @@ from ddim.jobs.train.newest import load_newest, set_aside
 from ddim.jobs.train.plan import Cadence, Plan
 from ddim.jobs.train.previews import PREVIEWS, preview
 from ddim.jobs.train.recipe import difference, read_recipe
+from ddim.jobs.train.retreat import retreat
 from ddim.jobs.train.saved import checkpoint
 from ddim.jobs.train.snapshots import AVERAGES, follow, keep_snapshot
 from ddim.jobs.train.state import (
     STATE,
     TrainState,
-    begin_from,
     checkpoints,
     new_state,
 )
@@ -178,15 +179,32 @@ def _refuse_other_recipe(folder: Path, plan: Plan) -> None:
 
 
 def train_run(
-    plan: Plan, state: TrainState[DiffusersNetwork], cadence: Cadence, stop: Callable[[], bool] = lambda: False
-) -> Iterator[Progress]:
+    plan: Plan, state: TrainState[DiffusersNetwork], cadence: Cadence, stop: Callable[[], bool] = lambda: False,
+    tell: Callable[[str], None] = lambda words: None,
+) -> Iterator[Progress]:  # fmt: skip
     """Train to cadence.max_steps, keeping RUN up to date, and yield after every step.
 
-    `stop` is asked after every step; when it says yes, a checkpoint is saved and the loop ends.
+    `stop` is asked after every step; when it says yes, a checkpoint is saved and the loop ends. `tell` hears that a run
+    that diverged has gone back (see `retreat`): steps beyond its last good state come again.
 
     Raises:
-        DivergedError: with the last good checkpoint named.
+        DivergedError: the second time; with the last good checkpoint named.
     """
+    try:
+        while True:
+            try:
+                yield from _trained(plan, state, cadence, stop)
+                break
+            except DivergedError as error:
+                tell(retreat(plan, state, error))
+    finally:
+        if state.hold is not None:
+            state.hold.release()
+
+
+def _trained(
+    plan: Plan, state: TrainState[DiffusersNetwork], cadence: Cadence, stop: Callable[[], bool]
+) -> Iterator[Progress]:
     batches = Batches(
         plan.images, plan.recipe.batch_size, plan.recipe.seed, flip=plan.recipe.flip, labelled=plan.labelled
     )
@@ -210,17 +228,9 @@ def train_run(
                 break
         if begun == state.step and cadence.max_steps <= state.step:
             checkpoint(plan, state)  # a finished run, resumed: write the model anew
-    except DivergedError as error:
-        kept = checkpoints(plan.run / STATE)
-        last_good = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-        raise DivergedError(
-            f"{error}; {last_good}; begin a new run with a lower `lr` (now {plan.recipe.lr:g})"
-        ) from None
     finally:
         if log is not None:
             log.close()
-        if state.hold is not None:
-            state.hold.release()
 
 
 def _agreed(state: TrainState[DiffusersNetwork], stop: bool) -> bool:

@@ -29,6 +29,7 @@ def export(plan: Plan, state: TrainState[DiffusersNetwork]) -> None:
             "command": plan.command, "data": plan.images.report.source, "data_sha256": plan.images.report.sha256,
             "images": len(plan.images), "steps": state.step, "preset": plan.preset, "weights": "ema",
             "recipe": plan.recipe.as_dict(),
+            **({"retreat": state.retreat._asdict()} if state.retreat is not None else {}),
             **({"init": dict(plan.descent)} if plan.descent is not None else {}),
         },
     }  # fmt: skip

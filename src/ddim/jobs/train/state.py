@@ -10,10 +10,10 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -27,13 +27,19 @@ from ddim.refused import Refused
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from ddim.checkpoints import Checkpoint
 
 STATE, KEPT = "state", 2  # the folder of a run's checkpoints; how many
 DEVICE = "ACCELERATE_TORCH_DEVICE"  # the one way accelerate is told a device by its number
-FREE = ("sample_size", "dropout", "num_class_embeds")  # what does not change the network, or shows in its weights
 M = TypeVar("M", bound=torch.nn.Module)
 _NAME = re.compile(r"step-(\d{8})\.pt")
+
+
+class Retreat(NamedTuple):
+    """That a run diverged at step `since`, went back to step `to`, and goes on at `factor` of its recipe's rate."""
+
+    since: int
+    to: int
+    factor: float
 
 
 @dataclass
@@ -56,6 +62,12 @@ class TrainState(Generic[M]):
     hold: Hold | None = None
     powers: Powers | None = None
     notes: list[str] = field(default_factory=list)  # what to tell people of how it was begun
+    retreat: Retreat | None = None
+
+    @property
+    def lr(self) -> float:
+        """The rate of the next step."""
+        return self.recipe.lr_at(self.step) * (1.0 if self.retreat is None else self.retreat.factor)
 
 
 def resolve_precision(precision: str, device: str = "auto") -> str:
@@ -142,57 +154,6 @@ def _told(device: str) -> Iterator[None]:
             os.environ[DEVICE] = before
 
 
-def begin_from(init: Checkpoint, state: TrainState[DiffusersNetwork], recipe: Recipe) -> None:
-    """Give a new run the weights of a trained model, and its average the same: fine-tuning.
-
-    Raises:
-        Refused: that model predicts something else, has another schedule, range or clock, or another
-            network; named.
-    """
-    if init.prediction != recipe.prediction:
-        raise Refused(
-            f"`init` {init.source} predicts {init.prediction}, this run {recipe.prediction}; "
-            f"give `prediction` {init.prediction}"
-        )
-    if init.process != recipe.noise_process():
-        its = "its `schedule`" if init.process.discrete else f"`process` {init.process.name.split('(')[0]}"
-        raise Refused(f"`init` {init.source} was trained on another noise schedule or process; give {its}")
-    if (init.label, init.data_std, init.unit_input) != (recipe.time_label, recipe.data_std, recipe.unit_input):
-        raise Refused(f"`init` {init.source} is told time, or shown x_t, otherwise than this run's network would be")
-    if init.data_range != (-1.0, 1.0) or init.time_scale != 1.0:
-        raise Refused(
-            f"`init` {init.source} was trained on images in {list(init.data_range)} and times scaled by "
-            f"{init.time_scale:g}, this run on [-1, 1] and 1; such a model cannot be trained on here"
-        )
-    own = state.unwrapped.state_dict()
-    found = init.network.state_dict()
-    odd = sorted(k for k in {*own, *found} if k not in own or k not in found or own[k].shape != found[k].shape)
-    if odd:
-        raise Refused(
-            f"`init` {init.source} has another network than this run: {len(odd)} weights differ in name or shape, "
-            f"first {odd[0]}; give the preset, size, channels and classes it was trained with"
-        )
-    differs = _unlike(init.config, state.unwrapped.config)
-    if differs:
-        raise Refused(
-            f"`init` {init.source} has another network than this run, with weights of the same shapes: {differs}; "
-            "give the preset it was trained with"
-        )
-    state.unwrapped.load_state_dict(found)
-    state.ema = Ema(state.unwrapped, recipe.ema)
-
-
-def _unlike(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
-    """The first setting, in words, in which two networks compute differently though their weights may fit."""
-    for key in dict.fromkeys([*ours, *theirs]):
-        if key in FREE:
-            continue
-        a, b = (list(v) if isinstance(v, list | tuple) else v for v in (theirs.get(key), ours.get(key)))
-        if a != b:
-            return f"{key} is {a} there and {b} here"
-    return None
-
-
 def save_checkpoint(folder: Path, state: TrainState[Any]) -> Path:
     """Write folder/step-N.pt, whole or not at all, then drop all but the newest two."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -207,6 +168,7 @@ def save_checkpoint(folder: Path, state: TrainState[Any]) -> Path:
         "scaler": scaler.state_dict() if scaler is not None else None,
         "step": state.step,
         "losses": [state.smooth_loss, state.best_loss, state.high_steps],
+        "retreat": None if state.retreat is None else list(state.retreat),
     }
     with whole_file(path) as partial, partial.open("wb") as file:  # of a path torch would keep the name
         torch.save(content, file)
@@ -239,6 +201,7 @@ def load_checkpoint(path: Path, state: TrainState[Any]) -> None:
             value.copy_(content["ema"][name])
         state.ema.updates, state.step = content["ema_updates"], content["step"]
         state.smooth_loss, state.best_loss, state.high_steps = content["losses"]
+        state.retreat = Retreat(*content["retreat"]) if content.get("retreat") else None
         if content.get("powers"):  # a run of an older version has none
             state.powers = Powers.of(state.unwrapped, content["powers"])
         if state.accelerator.scaler is not None and content["scaler"]:
