@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
 
             command = command_of(name)
             made = command_from(name, command, rest)
-            with terminal.streams():
+            with terminal.streams(), terminal.notes():
                 made.run()
     except (Refused, OSError) as mistake:
         if os.environ.get("DDIM_TRACEBACK"):

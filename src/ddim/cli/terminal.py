@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -71,3 +72,21 @@ def streams() -> Iterator[None]:
     err: Any = Plain(sys.stderr)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield
+
+
+@contextlib.contextmanager
+def notes() -> Iterator[None]:
+    """What the library warns of in its own categories is said in a line; other packages' warnings as ever."""
+    show = warnings.showwarning
+
+    def said(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        if category.__module__.startswith("ddim."):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            show(message, category, *where, **more)
+
+    warnings.showwarning = said
+    try:
+        yield
+    finally:
+        warnings.showwarning = show

@@ -4,7 +4,7 @@ from ddim.model.asked import LabelRule, Labels, labels_of, seeds_of
 from ddim.model.loading import BUNDLED, DEFAULT, bundled_names, load
 from ddim.model.model import Model
 from ddim.model.own import OwnFacts
-from ddim.model.sampler import Sampler
+from ddim.model.sampler import Overflowed, Sampler
 from ddim.model.told import Nulls, Told
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Labels",
     "Model",
     "Nulls",
+    "Overflowed",
     "OwnFacts",
     "Sampler",
     "Told",

@@ -6,6 +6,7 @@ Every method builds the pieces of the lower floors and calls them; nothing here 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Unpack
 
 from torch import Tensor, nn
@@ -149,7 +150,12 @@ class Model(Ready):
             **({} if conditions is None else {"conditions": told.as_json()}), **steering.as_json(),
             **({"variance": bare.variance} if method.needs_variance else {}),
         }  # fmt: skip
-        return Sampler(denoise, bare, told, method, times, self.space, self.device, recipe)
+        again = None
+        if recipe["precision"] in ("bf16", "fp16"):
+            again = partial(
+                steering.denoisers, self, labelled=label is not None, clip=clip, precision="fp32", compiled=False
+            )
+        return Sampler(denoise, bare, told, method, times, self.space, self.device, recipe, again)
 
     def sample(
         self, n: int | None = None, *, seed: int = 0, seeds: Sequence[int] | None = None,

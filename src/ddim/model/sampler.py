@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +24,10 @@ ConditionRule = Callable[[Sequence[int]], Conditions]
 """Seeds -> what the network is told of the images made from them."""
 
 
+class Overflowed(UserWarning):
+    """Images for which half precision is too small."""
+
+
 @dataclass(frozen=True, eq=False)
 class Sampler:
     """A denoiser, what it is told, a solver, its times, and the space they walk in.
@@ -34,6 +39,7 @@ class Sampler:
         space: from states to pictures in [-1, 1].
         device: where the states lie.
         recipe: all of it as JSON.
+        again: makes (bare, denoise) in fp32, where the network runs in half precision and may overflow.
     """
 
     denoise: Denoiser
@@ -44,6 +50,7 @@ class Sampler:
     space: Space
     device: torch.device
     recipe: Mapping[str, Any]
+    again: Callable[[], tuple[Denoiser, Denoiser]] | None = None
 
     def __repr__(self) -> str:
         names = ("solver", "eta", "label", "conditions", "guidance", "interval", "guide", "early", "at")
@@ -97,7 +104,8 @@ class Sampler:
     ) -> Tensor:  # fmt: skip
         """One picture a seed, (B, C, H, W) in [-1, 1] (not clamped). Picture i depends on seeds[i] alone.
 
-        No gradients: they pass through `trajectory`.
+        No gradients: they pass through `trajectory`. A picture that overflows in half precision is made anew in fp32,
+        and `Overflowed` says so.
 
         Args:
             latents: x at tau[0], one a seed, in place of noise.
@@ -116,14 +124,38 @@ class Sampler:
             part = slice(i, i + batch_size)
             x_T = self.start(seeds[part]) if latents is None else latents[part].to(self.device)
             own, solver = told.rows(part), self.solver.rows(part)
-            walk = trajectory(self.denoise, solver, self.tau, x_T, step_noise(seeds[part], x_T), conditions=own)
-            with undisturbed(self.device):
-                for step in walk:
-                    x_T, done = step.x, done + step.calls * len(x_T)
-                    if progress is not None:
-                        progress(done, self.calls * len(seeds))
-            out.append(x_T)
+            made = x_T
+            for step in self._walk(seeds[part], x_T, own, solver):
+                made, done = step.x, done + step.calls * len(x_T)
+                if progress is not None:
+                    progress(done, self.calls * len(seeds))
+            out.append(self._redone(made, seeds[part], x_T, own, solver))
         return self.space.decode(torch.cat(out))
+
+    def _walk(
+        self, seeds: Sequence[int], x_T: Tensor, told: Conditions, solver: Solver[Any]
+    ) -> Iterator[Step[Any]]:  # fmt: skip
+        walk = trajectory(self.denoise, solver, self.tau, x_T, step_noise(seeds, x_T), conditions=told)
+        with undisturbed(self.device):
+            yield from walk
+
+    def _redone(
+        self, made: Tensor, seeds: Sequence[int], x_T: Tensor, told: Conditions, solver: Solver[Any]
+    ) -> Tensor:  # fmt: skip
+        """The states; those that overflowed from fp32, where all are walked again: kernels go by the number of rows."""
+        rows = ~made.isfinite().flatten(1).all(1)
+        if self.again is None or not bool(rows.any()):
+            return made
+        bare, denoise = self.again()
+        exact = replace(self, denoise=denoise, bare=bare, again=None)
+        *_, last = exact._walk(seeds, x_T, told, solver)
+        if bool(last.x[rows].isfinite().all()):
+            which = ", ".join(str(s) for s, row in zip(seeds, rows.tolist(), strict=True) if row)
+            warnings.warn(
+                f"{int(rows.sum())} of {len(made)} images overflowed in {self.recipe['precision']} and were made anew "
+                f"in fp32: seeds {which}", Overflowed, stacklevel=3,
+            )  # fmt: skip
+        return torch.where(rows.view(-1, *([1] * (made.ndim - 1))), last.x, made)
 
     def trajectory(self, seeds: Sequence[int], *, latents: Tensor | None = None) -> Iterator[Step[Any]]:
         """Every step of the walk from these seeds (or latents), as states: `space.decode` makes pictures of them.

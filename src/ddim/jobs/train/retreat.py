@@ -29,7 +29,7 @@ from ddim.refused import Refused
 SLOWER = 0.1  # of the rate
 
 
-def retreat(plan: Plan, state: TrainState[DiffusersNetwork], error: DivergedError) -> str:
+def gone_back(plan: Plan, state: TrainState[DiffusersNetwork], error: DivergedError) -> str:
     """Put the state back; what happened, in words.
 
     Raises:

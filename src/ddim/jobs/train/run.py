@@ -24,7 +24,7 @@ from ddim.jobs.train.newest import load_newest, set_aside
 from ddim.jobs.train.plan import Cadence, Plan
 from ddim.jobs.train.previews import PREVIEWS, preview
 from ddim.jobs.train.recipe import difference, read_recipe
-from ddim.jobs.train.retreat import retreat
+from ddim.jobs.train.retreat import gone_back
 from ddim.jobs.train.saved import checkpoint
 from ddim.jobs.train.snapshots import AVERAGES, follow, keep_snapshot
 from ddim.jobs.train.state import (
@@ -185,7 +185,7 @@ def train_run(
     """Train to cadence.max_steps, keeping RUN up to date, and yield after every step.
 
     `stop` is asked after every step; when it says yes, a checkpoint is saved and the loop ends. `tell` hears that a run
-    that diverged has gone back (see `retreat`): steps beyond its last good state come again.
+    that diverged has gone back (see `gone_back`): steps beyond its last good state come again.
 
     Raises:
         DivergedError: the second time; with the last good checkpoint named.
@@ -196,7 +196,7 @@ def train_run(
                 yield from _trained(plan, state, cadence, stop)
                 break
             except DivergedError as error:
-                tell(retreat(plan, state, error))
+                tell(gone_back(plan, state, error))
     finally:
         if state.hold is not None:
             state.hold.release()
