@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -93,11 +94,12 @@ def test_a_part_that_is_joined_while_another_process_looks_is_not_missed(tmp_pat
 def test_a_part_of_version_0_1_is_gone_on_with(tmp_path):
     """It held the first images of a set and did not say which."""
     key, rows = {"x": 1}, torch.arange(10.0)[:, None]
+    pixels = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
 
     def batch(at):
-        return Made(rows[at], None, rows[at].numpy())
+        return Made(rows[at], None, pixels[at])
 
-    old = Made(rows[:6], None, rows[:6].numpy(), 0.5, 2.0, (3, 0))
+    old = Made(rows[:6], None, pixels[:6], 0.5, 2.0, (3, 0))
     measured._write(tmp_path / f"{digest(key)}.part", old, key)
     *counts, whole = collected(tmp_path, key, 10, 3, batch)
     assert counts == [9, 10] and torch.equal(whole.features, rows)

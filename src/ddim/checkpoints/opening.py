@@ -114,8 +114,9 @@ def _download(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     silent: tuple[type[Exception], ...] = (OSError, HfHubHTTPError, HFValidationError)
-    if importlib.util.find_spec("httpx") is not None:  # whose errors are no OSError
-        silent += (importlib.import_module("httpx").HTTPError,)
+    for name_of in ("httpx", "httpx2"):  # whose errors are no OSError
+        if importlib.util.find_spec(name_of) is not None:
+            silent += (importlib.import_module(name_of).HTTPError,)
     wanted = list(HUB_FILES) + [f"*/{f}" for f in HUB_FILES]
     reason = None
     try:

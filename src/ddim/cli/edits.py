@@ -12,6 +12,7 @@ from ddim.cli import show, typed
 from ddim.model import Model, Sampler
 from ddim.refused import Refused
 
+MOST = 1024  # edits at once: all of them are in one picture
 BATCH = 32  # images encoded at once
 LENGTH = 2**0.5  # of the latent before it is brought back to its shell: beyond, the direction is longer than the image
 ERRORS, ROOM = 4.0, 1.5  # standard errors that chance allows, and how far beyond the real images' own a latent may be

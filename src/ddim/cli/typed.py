@@ -97,7 +97,7 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     if not high.isdecimal() or (wide and not wide.isdecimal()) or text.lower().endswith("x"):
         raise Refused(f'--size is written like "32" or "48x64" (height x width); cannot read {reprlib.repr(text)}')
     if max(len(high), len(wide)) > 6 or not 1 <= min(size := (int(high), int(wide or high))) <= max(size) <= MOST_SIDE:
-        raise Refused(f"--size must be from 1x1 to {MOST_SIDE}x{MOST_SIDE}, got {reprlib.repr(text)}")
+        raise Refused(f"--size must be at least 1x1, at most {MOST_SIDE}x{MOST_SIDE}, got {reprlib.repr(text)}")
     return size
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -25,8 +26,10 @@ def refuse_weight(weight: Any, interval: Interval | None) -> None:
     """
     if getattr(weight, "ndim", 0) or isinstance(weight, list | tuple):
         raise Refused(f"`guidance` is one number for all images, got {weight}")
-    if not abs(weight) <= MOST:
-        raise Refused(f"the guidance weight must be finite, {MOST:g} at most, got {weight}; 1 is the plain network")
+    if not math.isfinite(weight):
+        raise Refused(f"the guidance weight must be finite, got {weight}; 1 is the plain network")
+    if abs(weight) > MOST:
+        raise Refused(f"the guidance weight is {MOST:g} at most, got {weight:g}; 1 is the plain network")
     if interval is not None and interval[0] > interval[1]:
         raise Refused(f"the guidance interval {interval} is empty: its low end is above its high end")
 

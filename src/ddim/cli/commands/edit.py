@@ -15,8 +15,6 @@ from ddim.refused import Refused
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST = 1024  # edits at once: all of them are in one picture
-
 
 @options.command
 class Command(
@@ -61,7 +59,7 @@ class Command(
 
         out, kind = free_folder(self.place()), edits.kind_of(self)
         noised = kind in ("strength", "mask")  # else the image is encoded
-        seeds = ddim.process.parse_seeds(self.seeds, MOST) if noised else [0]
+        seeds = ddim.process.parse_seeds(self.seeds, edits.MOST) if noised else [0]
         model = self.load()
         if not self.image.is_file():
             raise Refused(f"there is no image {self.image}")

@@ -51,11 +51,11 @@ MAY_CHANGE = ("accumulation", "command", "source")
 
 
 FIELDS: dict[str, Rule] = {
-    **dict.fromkeys(("prediction", "schedule", "optimizer", "precision"), WORD),
+    **dict.fromkeys(("prediction", "schedule", "optimizer", "precision", "process", "draws"), WORD),
     **dict.fromkeys(("batch_size", "accumulation"), counted(1)),
     "timesteps": counted(1, MOST_TIMES),
     **dict.fromkeys(("warmup", "lr_decay_steps", "seed"), counted(0)),
-    **dict.fromkeys(("min_snr_gamma", "lr", "clip"), POSITIVE),
+    **dict.fromkeys(("min_snr_gamma", "lr", "clip", "sigma_min", "sigma_max", "data_std"), POSITIVE),
     **dict.fromkeys(("weight_decay", "ema", "label_dropout"), NUMBER),
     **dict.fromkeys(("zero_terminal_snr", "flip"), FLAG),
 }
