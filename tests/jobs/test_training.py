@@ -201,7 +201,7 @@ def test_a_device_that_accelerate_would_not_use_is_refused_and_its_environment_i
     told = []
     monkeypatch.setattr(
         "ddim.jobs.train.state.pick_device", torch.device
-    )  # which refuses it, as nothing is computed there
+    )  # ours refuses it
     monkeypatch.setattr("accelerate.Accelerator", lambda **_: told.append(os.environ["ACCELERATE_TORCH_DEVICE"]) or Cpu)
     with pytest.raises(ValueError, match="`device` meta was asked for, but accelerate would train on cpu"):
         new_state(Recipe(), "digits", SHAPE, None, "meta")
