@@ -164,8 +164,10 @@ def test_snapshots_beyond_the_checkpoint_that_is_resumed_are_made_again(faces, r
     before = (run / "averages/step-00000064.safetensors").read_bytes()
     (run / "state/step-00000070.pt").unlink()
     (run / "averages/step-00000064.safetensors").write_bytes(b"another")
-    assert typed("train", "--resume", run) == 0
-    assert list(snapshot_files(run)) == [16, 32, 48, 50, 64, 70]
+    assert typed("train", "--resume", run, "--max-steps", 60) == 0
+    assert list(snapshot_files(run)) == [16, 32, 48, 50, 60]
+    assert typed("train", "--resume", run, "--max-steps", 70, "--checkpoint-every", 25) == 0
+    assert list(snapshot_files(run)) == [16, 32, 48, 60, 64, 70]
     assert (run / "averages/step-00000064.safetensors").read_bytes() == before
 
 
