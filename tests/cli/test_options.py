@@ -16,10 +16,12 @@ from ddim.cli.options import DEFAULT
 from ddim.refused import Refused
 
 CLI = Path(package.__file__).parent / "cli"
-SHARED = [CLI / "options.py", CLI / "pictures.py", CLI / "steered.py", CLI / "ofprocess.py"]
+SHARED = [CLI / "options.py", CLI / "pictures.py", CLI / "steered.py", CLI / "ofprocess.py", CLI / "learning.py"]
 COMMAND_FILES = sorted(p for p in (CLI / "commands").glob("*.py") if p.name != "__init__.py")
 
 OWN_MEANING = {
+    "model": "or a teacher, and with --resume the run",
+    "to": "steps of a student, or a format",
     "out": "what is written, and whether it may exist, is the command's own",
     "data": "of training; or for a check, as an option",
     "label": "a rule for seeds; two points; the data's own; the class to become",
@@ -93,6 +95,7 @@ def test_arguments_keep_their_places():
         "reconstruct": ["model", "data"], "consistency": ["model"], "interpolate": ["model"],
         "edit": ["model", "image"], "evaluate": ["model", "data"], "tune": ["model", "data"], "bench": ["model"],
         "demo": ["model"], "measure": ["folder", "data"], "ema": ["trained"],
+        "distil": ["model", "data"],
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from ddim.checkpoints.probe import Verdict, clearly_below, denoising_error, prob
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.safety import read_torch
 from ddim.checkpoints.settings import read_settings
+from ddim.checkpoints.student import Student
 from ddim.checkpoints.tuned import (
     guidance_key,
     handover_key,
@@ -27,7 +28,8 @@ from ddim.checkpoints.tuned import (
 )
 
 __all__ = [
-    "Checkpoint", "Verdict", "clearly_below", "denoising_error", "export_checkpoint", "guidance_key", "handover_key",
+    "Checkpoint", "Student", "Verdict", "clearly_below", "denoising_error", "export_checkpoint", "guidance_key",
+    "handover_key",
     "keep_tuned", "load_folder", "load_tuned", "load_tuned_guidance", "load_tuned_handover", "open_checkpoint",
     "probe_checkpoint", "read_settings", "read_torch", "save_checkpoint", "save_folder", "save_own_folder",
     "save_tuned", "write_onnx_folder",

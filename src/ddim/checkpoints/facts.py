@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ddim.checkpoints.settings import MAX_SIDE
+from ddim.checkpoints.student import Student
 from ddim.process import (
     PARAMETERISATIONS,
     REAL_SPACINGS,
@@ -193,6 +194,7 @@ RULES: dict[str, Rule] = {
     "unit_input": FLAG,
     "spacing": (f"one of {', '.join((*SPACINGS, 'edm'))}", only(lambda v: v in (*SPACINGS, *REAL_SPACINGS))),
     "variance_type": WORD,
+    "student": ("kind, tau, teacher and guidance, as `ddim distil` writes them", Student.of),
     "learned_variance": FLAG,
     "clips": FLAG,
     "thresholding": FLAG,

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddim.denoise import Clip, Denoiser, DynamicThreshold, NetworkDenoiser, zero_based
+from ddim.checkpoints.student import Student
+from ddim.denoise import Clip, Consistent, Denoiser, DynamicThreshold, NetworkDenoiser, zero_based
 from ddim.engine import Exported
 from ddim.files import digest
 from ddim.nets import DiffusersNetwork
@@ -33,7 +34,7 @@ from ddim.process import (
 from ddim.refused import Refused
 
 READING = ("num_classes", "null_label", "learned_variance", "time_scale", "clips", "clip_range", "thresholding",
-           "threshold_quantile", "threshold_maximum", "data_range", "data_std", "unit_input")  # fmt: skip
+           "threshold_quantile", "threshold_maximum", "data_range", "data_std", "unit_input", "student")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,7 @@ class Checkpoint:
         variance_type: the file's word for DDPM's variance; of the second C channels it says what they mean.
         data_range: the numbers that mean black and white to the network.
         family, source, sha256: which program's format, where it lay, hash of the weights' file.
+        student: the few steps it stands for and of whom it learnt them, where it is a student.
         notes: everything that was assumed or changed; `ddim info` prints it.
         meta: whatever else the file holds that is worth keeping (provenance, the peer's own configuration).
     """
@@ -81,6 +83,7 @@ class Checkpoint:
     ends_at: int = 0
     variance_type: str | None = None
     data_range: tuple[float, float] = (-1.0, 1.0)
+    student: Student | None = None
     notes: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
     data_std: float = 0.5
@@ -185,19 +188,20 @@ class Checkpoint:
         """What the learned variance means, by diffusers' name; None where there is none, or nobody knows."""
         return self.variance_type if self.learned_variance and self.variance_type in LEARNED_VARIANCES else None
 
-    def denoiser(self, network: nn.Module | None = None) -> NetworkDenoiser:
-        """The network (or another that runs it, e.g. in bf16) as a denoiser; no clip.
+    def denoiser(self, network: nn.Module | None = None) -> Denoiser:
+        """The network (or another that runs it, e.g. in bf16) as a denoiser; no clip. A consistency student as that.
 
         Raises:
             Refused: eps prediction with a zero-terminal-SNR schedule.
         """
-        return NetworkDenoiser(
+        bare = NetworkDenoiser(
             self.network if network is None else network,
             self.process,
             self.parameterisation,
             label=zero_based if self.process.discrete and self.time_scale == 1.0 else self.time,
             learned_variance=self.variance or self.learned_variance,
         )
+        return Consistent(bare) if self.student is not None and self.student.consistent else bare
 
     def clipped(self, denoise: Denoiser, *, dynamic: bool = False) -> Denoiser:
         """That denoiser with x0 clamped into the data's range, or by the file's dynamic threshold; eps re-derived."""
@@ -235,4 +239,6 @@ class Checkpoint:
 
 def _plain(value: Any) -> Any:
     """Lists and tuples alike, as a JSON file cannot tell them apart."""
+    if isinstance(value, Student):
+        return value.as_json()
     return list(value) if isinstance(value, (list, tuple)) else value

@@ -20,6 +20,7 @@ from ddim.refused import Refused
 COMMANDS: dict[str, str] = {
     "train": "train a network on your own images",
     "ema": "after training, average the weights over another length, or the best of several",
+    "distil": "make a student of one to four calls from a trained model",
     "sample": "make images",
     "schedule": "show the exact times, levels and sigmas that will be walked",
     "info": "show what a model is, how it was read and what was assumed",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from ddim.checkpoints import Checkpoint, Verdict, clearly_below, denoising_error, probe_checkpoint
+from ddim.checkpoints import Checkpoint, Student, Verdict, clearly_below, denoising_error, probe_checkpoint
 from ddim.cli.show import table
 from ddim.cli.typed import typed_size
 from ddim.data import few_images
@@ -31,6 +31,7 @@ def described(k: Checkpoint) -> str:
         ("classes", _classes(k)),
         ("clipping of x0", _clipping(k)),
         ("the file's own walk", _walk(k)),
+        *([] if k.student is None else [("student", _student(k.student))]),
     ]  # fmt: skip
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
@@ -74,6 +75,12 @@ def _variance(k: Checkpoint) -> str:
 def _walk(k: Checkpoint) -> str:
     offset = f", offset {k.steps_offset}" if k.steps_offset else ""
     return f"--spacing diffusers: {k.spacing}{offset}{', stops at alpha_bar[1]' if k.ends_at else ''}"
+
+
+def _student(s: Student) -> str:
+    folded = "" if s.guidance == 1.0 else f", guidance {s.guidance:g} folded in"
+    walk = f"{s.steps} {'step' if s.steps == 1 else 'steps'}, times {list(s.tau)}"
+    return f"{s.kind}, {'up to ' if s.consistent else ''}{walk}{folded}; teacher sha256 {s.teacher[:16]}"
 
 
 def _clipping(k: Checkpoint) -> str:

@@ -42,9 +42,6 @@ def command(cls: type[T]) -> type[T]:
     return cls
 
 
-# -- what: models and data -------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class OfModel:
     """A model that there is."""
@@ -71,9 +68,6 @@ class Foreign:
     """auto, diffusers, ermongroup, openai or lucidrains."""
     config: Path | None = None
     """The peer's own settings, a YAML or JSON file, where the checkpoint does not hold them."""
-
-
-# -- where ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +102,6 @@ class OnDevice:
 
     device: str = "auto"
     """cpu, cuda, ... or auto."""
-
-
-# -- which images, and how they are made ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +146,18 @@ class Spaced:
 class Walked(Spaced):
     """One walk."""
 
-    steps: int = 20
-    """S, the number of steps, 1 to T."""
+    steps: int | None = None
+    """S, the number of steps, 1 to T. Default: 20 (50 for edits and paths), or a student's own."""
+    USUAL: ClassVar[int] = 20
+
+    @property
+    def usual(self) -> int:
+        """As asked for, or as usual."""
+        return self.USUAL if self.steps is None else self.steps
+
+    def steps_of(self, model: ddim.Model) -> int | None:
+        """The same; None leaves it to a student."""
+        return self.usual if model.student is None else self.steps
 
 
 @dataclass(frozen=True, kw_only=True)

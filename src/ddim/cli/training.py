@@ -18,7 +18,7 @@ from ddim.cli.typed import size_of
 from ddim.cli.watch import Watch
 from ddim.data import Images, open_images
 from ddim.files import reach
-from ddim.jobs import Cadence, Plan, Recipe, refuse_existing, resolve_precision, start, train_run
+from ddim.jobs import Cadence, Pace, Plan, Recipe, refuse_existing, resolve_precision, start, train_run
 from ddim.nets import PRESETS
 from ddim.refused import Refused
 
@@ -168,7 +168,7 @@ def trained(plan: Plan, cadence: Cadence, *, resume: bool) -> None:
 
 
 @contextmanager
-def memory(recipe: Recipe) -> Iterator[None]:
+def memory(recipe: Pace) -> Iterator[None]:
     """Out of memory, in whoever's words, as a mistake with its remedy."""
     try:
         yield
@@ -182,7 +182,7 @@ def memory(recipe: Recipe) -> Iterator[None]:
         ) from None
 
 
-def _more_parts(recipe: Recipe) -> int:
+def _more_parts(recipe: Pace) -> int:
     """The next number of parts that the batch can be split in; the batch itself at the end."""
     more = range(2 * recipe.accumulation, recipe.batch_size)
     return next((n for n in more if recipe.batch_size % n == 0), recipe.batch_size)

@@ -11,8 +11,9 @@ from typing import Any
 import ddim
 from ddim.refused import Refused
 
-SPELLED = {"n": "count"}
-"""Options whose flag is not their name: torchrun takes --n for the beginning of its own --nnodes and --no-python."""
+SPELLED = {"n": "count", "start": "from"}
+"""Options whose flag is not their name: torchrun takes --n for the beginning of its own --nnodes and --no-python, and
+`from` is a word of Python."""
 
 
 MOST_SIDE = 8192  # pixels of a picture's side: in colour it then takes 200 MB

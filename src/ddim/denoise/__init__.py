@@ -7,6 +7,7 @@ from ddim.denoise.autoguidance import Autoguided
 from ddim.denoise.binding import Bound, bound
 from ddim.denoise.clip import Clip, DynamicThreshold
 from ddim.denoise.conditions import NONE, Conditions, labels
+from ddim.denoise.consistency import Consistent
 from ddim.denoise.guidance import Guided
 from ddim.denoise.network import NetworkDenoiser, real_time, zero_based
 from ddim.denoise.oracles import GaussianDenoiser, MixtureDenoiser
@@ -15,7 +16,24 @@ from ddim.denoise.stitching import Stitched, refuse_outside
 from ddim.denoise.weights import Interval
 
 __all__ = [
-    "NONE", "Autoguided", "Bound", "Clip", "Conditions", "Denoiser", "DynamicThreshold", "GaussianDenoiser", "Guided",
-    "Interval", "MixtureDenoiser", "NetworkDenoiser", "Stitched", "Wrapper", "bound", "labels", "real_time",
-    "refuse_outside", "zero_based",
+    "NONE",
+    "Autoguided",
+    "Bound",
+    "Clip",
+    "Conditions",
+    "Consistent",
+    "Denoiser",
+    "DynamicThreshold",
+    "GaussianDenoiser",
+    "Guided",
+    "Interval",
+    "MixtureDenoiser",
+    "NetworkDenoiser",
+    "Stitched",
+    "Wrapper",
+    "bound",
+    "labels",
+    "real_time",
+    "refuse_outside",
+    "zero_based",
 ]  # fmt: skip

@@ -42,6 +42,14 @@ class Denoiser(ABC):
         """What the `variance` of its predictions means, see `ddim.process.learned_std`; None where they have none."""
         return None
 
+    @property
+    def loses(self) -> str:
+        """Why nothing can be encoded through it, where that is so, in words that follow its name."""
+        return (
+            "changes x0 in a way that cannot be undone, so nothing can be encoded through it; "
+            "encode and decode with clip=False"
+        )
+
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Time | Tensor, conditions: Conditions = NONE) -> Prediction: ...
 
@@ -86,6 +94,10 @@ class Wrapper(Denoiser):
     @property
     def variance(self) -> str | None:
         return self.denoise.variance
+
+    @property
+    def loses(self) -> str:
+        return self.denoise.loses if not self.denoise.invertible else super().loses
 
     def describe(self) -> dict[str, Any]:
         return self.denoise.describe()

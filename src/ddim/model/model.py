@@ -20,14 +20,12 @@ from ddim.model.asked import (
     Labels,
     eta_asked,
     seeds_of,
-    solver_asked,
-    times_asked,
-    times_named,
 )
 from ddim.model.beside import Steering, Weight
 from ddim.model.own import OwnFacts, own_checkpoint
 from ddim.model.ready import Ready
 from ddim.model.sampler import Sampler
+from ddim.model.students import walk_asked
 from ddim.model.told import How, Nulls, Told, ToldRule, clipped, guided, refuse_untold
 from ddim.process import Process, Time
 from ddim.solve import Solver
@@ -61,14 +59,15 @@ class Model(Ready):
         return made.to(next((p.device for p in network.parameters()), made.device))
 
     def tau(
-        self, steps: int | None = 20, spacing: str | Sequence[Time] = "auto", *, solver: str = "ddim"
+        self, steps: int | None = None, spacing: str | Sequence[Time] = "auto", *, solver: str = "ddim"
     ) -> tuple[Any, ...]:
         """`ddim.tau` on this model's process; "tuned" takes the times `ddim tune` saved for this solver and S.
 
         ``auto`` is "edm" on the process of that name, whose time is the noise itself, and "uniform" elsewhere;
         ``diffusers`` walks the file's own timestep_spacing and steps_offset.
+        20 steps unless said otherwise; a student has its own.
         """
-        return times_named(self.checkpoint, steps, spacing, solver)
+        return walk_asked(self.checkpoint, steps, spacing, None, solver, 0.0)[0]
 
     def denoiser(
         self,
@@ -106,7 +105,8 @@ class Model(Ready):
         """Everything that decides an image, composed once; `.sample(seeds)`, `.encode(x)`, `.decode(z)`, `.recipe`.
 
         Args:
-            steps, spacing: see `ddim.tau`; 20 steps unless said otherwise. `tau` gives the times themselves.
+            steps, spacing: see `ddim.tau`; 20 steps unless said otherwise, a student's own. `tau` gives the times
+                themselves.
             solver, eta: a name of `SOLVERS` with eta (0 deterministic, 1 DDPM; for all, or one an image), or a
                 solver object.
             label: one class, one an image, "cycle" (seed modulo the number of classes), {seed: class}, weights over
@@ -127,8 +127,7 @@ class Model(Ready):
             Refused: combinations that make no sense, with the numbers.
         """
         eta = eta_asked(eta)
-        method = solver_asked(solver, eta)
-        times = times_asked(self.checkpoint, steps, spacing, tau, solver)
+        times, method = walk_asked(self.checkpoint, steps, spacing, tau, solver, eta)
         rule = LabelRule(label, self.num_classes, self.null_label, self.device)
         told = ToldRule(rule, conditions, self.device)
         steering = Steering.of(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ddim import engine
-from ddim.checkpoints import Checkpoint, guidance_key, handover_key, keep_tuned, save_tuned
+from ddim.checkpoints import Checkpoint, Student, guidance_key, handover_key, keep_tuned, save_tuned
 from ddim.files import digest
 from ddim.model.asked import labels_of
 from ddim.model.saving import save_model
@@ -79,6 +79,11 @@ class Ready:
     def clips(self) -> bool:
         """Whether x0 is clamped when it samples, unless `clip` says otherwise."""
         return self.checkpoint.clips
+
+    @property
+    def student(self) -> Student | None:
+        """The few steps it stands for, where it is a student."""
+        return self.checkpoint.student
 
     @property
     def exported(self) -> bool:

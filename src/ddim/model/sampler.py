@@ -184,6 +184,8 @@ class Sampler:
 
     def decode(self, latents: Latents | Tensor, *, seeds: Sequence[int] | None = None) -> Tensor:
         """Pictures of latents by DDIM on these times; under another recipe than the encoding's it warns."""
+        if not self.bare.invertible:
+            raise Refused(f"this model {self.bare.loses}; give latents to `sample`")
         told = self.conditions(range(len(latents)) if seeds is None else seeds)
         with undisturbed(self.device):
             return self.space.decode(decode(self.bare, latents, self.tau, conditions=told))

@@ -100,6 +100,9 @@ def guided(
     refuse_no_number(weight)
     if float(weight) == 1.0:
         return denoise
+    if checkpoint.student is not None and checkpoint.student.guidance != 1.0:
+        folded = checkpoint.student.guidance
+        raise Refused(f"this student has guidance {folded:g} in its weights: leave `guidance` out, got {weight:g}")
     if null is not None:
         return Guided(denoise, float(weight), null, interval=interval)
     if not labelled or checkpoint.null_label is None:

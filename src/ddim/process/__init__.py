@@ -16,6 +16,7 @@ from ddim.process.step import (
     ddim_step,
     eta_max,
     fixedlarge_step,
+    landing,
     learned_std,
     learned_step,
     sigma,
@@ -29,7 +30,7 @@ __all__ = [
     "DRAWS", "KINDS", "LEARNED_VARIANCES", "MOST_SEEDS", "PARAMETERISATIONS", "REAL_SPACINGS", "SPACINGS", "STEP",
     "USUAL", "AnyLevel", "Continuous", "Level", "Objective", "Parameterisation", "PerImage", "Prediction", "Process",
     "Schedule", "Time", "TimeLabel", "ddim_step", "diffuse", "draw_times", "edm", "eta_max", "fixedlarge_step", "flow",
-    "generator", "half_log_snr", "learned_std", "learned_step", "level_at", "noise", "parameterisation", "parse_seeds",
-    "process_of", "rederive", "sigma", "sigma_hat", "subvp", "tau", "usual_label", "usual_spacing", "usual_unit_input",
-    "ve", "vp",
+    "generator", "half_log_snr", "landing", "learned_std", "learned_step", "level_at", "noise", "parameterisation",
+    "parse_seeds", "process_of", "rederive", "sigma", "sigma_hat", "subvp", "tau", "usual_label", "usual_spacing",
+    "usual_unit_input", "ve", "vp",
 ]  # fmt: skip

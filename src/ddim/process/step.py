@@ -12,8 +12,8 @@ from math import log, sqrt
 import torch
 from torch import Tensor
 
-from ddim.process.level import Level
-from ddim.process.prediction import Prediction
+from ddim.process.level import AnyLevel, Level
+from ddim.process.prediction import Prediction, rederive
 from ddim.refused import Refused
 
 PerImage = float | Sequence[float]
@@ -163,6 +163,20 @@ def learned_std(said: Tensor, kind: str, at_t: Level[float], at_s: Level[float])
 def _posterior_mean(p: Prediction, at_t: Level[float], at_s: Level[float]) -> Tensor:
     """Eq. 12's mean under sigma(eta = 1): the posterior's."""
     return at_s.signal * p.x0 + _direction(sigma(at_t, at_s, 1.0), at_s, 1.0) * p.eps
+
+
+def landing(x_s: Tensor, x_t: Tensor, at_t: AnyLevel, at_s: AnyLevel) -> Prediction:
+    """The pair at x_t whose one DDIM step (eq. 12, eta = 0) from t lands at x_s: that step, solved for x0.
+
+    x0 = (x_s - (b_s/b_t) x_t) / (a_s - (b_s/b_t) a_t), eps = (x_t - a_t x0) / b_t (progressive distillation, arXiv
+    2202.00512, algorithm 2, in any process's a = signal, b = noise). With s the clean image x0 is x_s.
+
+    Args:
+        x_s, x_t: the two ends of a step, (B, *).
+        at_t, at_s: their levels, one for all or (B, 1, ..); the noise at t is above 0.
+    """
+    k = at_s.noise / at_t.noise
+    return rederive((x_s - k * x_t) / (at_s.signal - k * at_t.signal), x_t, at_t)
 
 
 def _direction(std: float, at_s: Level[float], eta: float) -> float:

@@ -9,6 +9,7 @@ from ddim.solve.base import Solver, Step
 from ddim.solve.coupled import GROWTH, Coupled, Older, gamma_for
 from ddim.solve.ddim import DDIM
 from ddim.solve.dpmpp import DPMSolverPP
+from ddim.solve.fresh import Fresh
 from ddim.solve.heun import Heun
 from ddim.solve.implicit import Implicit, Solved
 from ddim.solve.named import SOLVERS, solver_named
@@ -16,7 +17,7 @@ from ddim.solve.unipc import UniPC
 from ddim.solve.walk import asked, end_of, refuse_whole_numbers, sample, step_noise, trajectory
 
 __all__ = [
-    "AB", "DDIM", "GROWTH", "PLMS", "SOLVERS", "Coupled", "DPMSolverPP", "Heun", "Implicit", "Older", "Solved",
-    "Solver", "Step", "UniPC", "asked", "end_of", "gamma_for", "integrated", "refuse_whole_numbers", "sample",
-    "solver_named", "step_noise", "trajectory",
+    "AB", "DDIM", "GROWTH", "PLMS", "SOLVERS", "Coupled", "DPMSolverPP", "Fresh", "Heun", "Implicit", "Older",
+    "Solved", "Solver", "Step", "UniPC", "asked", "end_of", "gamma_for", "integrated", "refuse_whole_numbers",
+    "sample", "solver_named", "step_noise", "trajectory",
 ]  # fmt: skip

@@ -166,10 +166,7 @@ def _checked(denoise: Denoiser, conditions: Conditions) -> Denoiser:
             f"{kind} does not say whether it is invertible: derive it from ddim.Denoiser, which asks for that"
         )
     if not denoise.invertible:
-        raise Refused(
-            f"{kind} changes x0 in a way that cannot be undone, so nothing can be encoded through it; "
-            "encode and decode with clip=False"
-        )
+        raise Refused(f"{kind} {denoise.loses}")
     return bound(denoise, conditions)
 
 

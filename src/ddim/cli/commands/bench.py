@@ -40,7 +40,7 @@ class Command(options.OnDevice, options.Batched, options.OfModel):
             if getattr(self, name) < 1:
                 raise Refused(f"--{name} must be at least 1, got {getattr(self, name)}")
         model = self.load()
-        bench = ddim.jobs.Bench(model, self.batch_size, model.tau(self.steps))
+        bench = ddim.jobs.Bench(model, self.batch_size, model.tau(self.steps if model.student is None else None))
         if self.onnx and model.device.type != "cpu":
             raise Refused(f"--onnx measures ONNX Runtime on the CPU, not on {model.device.type}: give --device cpu")
         kinds = ddim.jobs.switch_sets(model.device, self.compile)

@@ -44,7 +44,7 @@ class Command(
     """With --minus: a folder of images with it."""
     amount: float = 1.0
     """With --plus: how far to go; 1 is the difference of the two means."""
-    steps: int = 50
+    USUAL = 50
     seeds: str = "0-3"
     """One edit a seed, where the edit is random (--strength, --mask)."""
     eta: float | None = None
@@ -63,13 +63,12 @@ class Command(
         model = self.load()
         if not self.image.is_file():
             raise Refused(f"there is no image {self.image}")
-        x = self.read(model, [self.image])
-        precision = self.precision if noised else self.to_come_back
+        x, precision = self.read(model, [self.image]), self.precision if noised else self.to_come_back
         label = edits.one_class(model, self.label, "--label")
-        sampler = self.sampler(model, steps=self.steps, label=label, clip=False, precision=precision)
+        sampler = self.sampler(model, steps=self.steps_of(model), label=label, clip=False, precision=precision)
         made = getattr(self, f"_by_{kind}")(model, sampler, x, seeds)
         told = {k: str(v) for k, v in vars(self).items() if k not in ("out", "model", "image")}
-        told |= {"precision": model.runs_in(precision)}
+        told |= {"steps": str(len(sampler.tau) - 1), "precision": model.runs_in(precision)}
         recipe = {"model": self.model, "weights": model.weights_hash, "image": str(self.image), "edit": kind} | told
         words = ["before", *(f"seed {s}" if len(seeds) > 1 else "after" for s in seeds)]
 
@@ -78,8 +77,8 @@ class Command(
             show.save_sheet(place / "before-after.png", [x, made], len(words), heads=words, recipe=recipe)
 
         results.in_folder(out, write)
-        change = float((made - x).square().mean().sqrt())
-        print(f"{len(made)} edits by {kind} in {out}; root mean square change {change:.3f} of a range of 2")
+        change = f"root mean square change {float((made - x).square().mean().sqrt()):.3f} of a range of 2"
+        print(f"{len(made)} edits by {kind} in {out}; {change}")
 
     def _by_mask(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
         images = sampler.space.encode(x).expand(len(seeds), *x.shape[1:])
@@ -91,17 +90,16 @@ class Command(
         return sampler.space.decode(made)
 
     def _by_strength(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
-        strength, images = 0.5 if self.strength is None else self.strength, sampler.space.encode(x)
-        images = images.expand(len(seeds), *x.shape[1:])
-        bound, eta = sampler.bound(seeds), self.eta or 0.0
-        made = ddim.uses.by_strength(bound, images, sampler.tau, strength, seeds=seeds, eta=eta)
+        images = sampler.space.encode(x).expand(len(seeds), *x.shape[1:])
+        strength, eta = 0.5 if self.strength is None else self.strength, self.eta or 0.0
+        made = ddim.uses.by_strength(sampler.bound(seeds), images, sampler.tau, strength, seeds=seeds, eta=eta)
         return sampler.space.decode(made)
 
     def _by_label(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
-        how: Any = {"tau": sampler.tau, "spacing": "auto", "precision": self.to_come_back}
-        how |= {"guidance": 1.0, "guide": None, "interval": None}
         from ddim.cli import edits
 
+        how: Any = {"tau": sampler.tau, "spacing": "auto", "precision": self.to_come_back}
+        how |= {"guidance": 1.0, "guide": None, "interval": None}
         source = edits.one_class(model, self.from_label, "--from-label")
         plain, strength = self.sampler(model, label=source, **how), self.strength
         made = ddim.uses.by_label(
@@ -114,7 +112,7 @@ class Command(
     def _by_direction(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
         from ddim.cli import edits
 
-        files = [typed.image_files([folder]) for folder in (self.minus, self.plus) if folder is not None]
-        moved, words = edits.along(sampler, x, [self.read(model, self.readable(own)) for own in files], self.amount)
+        sets = [self.readable(typed.image_files([folder])) for folder in (self.minus, self.plus) if folder is not None]
+        moved, words = edits.along(sampler, x, [self.read(model, own) for own in sets], self.amount)
         print(*words, sep="\n")
         return sampler.sample(seeds, latents=moved)

@@ -78,7 +78,7 @@ class Command(
         best = min(made, key=lambda length: rows[f"{length:g}"].distance)
         print(words(name, rows, f"{best:g}"))
         distances = {key: row.distance for key, row in rows.items()}
-        told = {"distance": name, "n": measured.floor.n, "steps": self.steps, "seed": self.seed, "data": self.data}
+        told = {"distance": name, "n": measured.floor.n, "steps": self.usual, "seed": self.seed, "data": self.data}
         return best, {"chosen": told | {"distances": distances}}
 
     def _measured(self, models: dict[str, ddim.Model], look: Extractor, kept: Averages) -> Measured:
@@ -90,15 +90,16 @@ class Command(
         label: Labels = "cycle" if model.num_classes else None
         samplers: dict[Cell, ddim.Sampler] = {}
         for key, one in models.items():
-            cell = ddim.jobs.Candidate("ddim", 0.0, self.steps, self.spacing, key)
+            cell = ddim.jobs.Candidate("ddim", 0.0, self.usual, self.spacing, key)
             samplers[cell] = one.sampler(
-                label=label, guidance=self.guidance, clip=self.clip, precision=self.precision, **self.steering, **cell.how()
+                label=label, guidance=self.guidance, clip=self.clip, precision=self.precision, **self.steering,
+                **cell.how()
             )  # fmt: skip
         place = kept.run / ddim.jobs.AVERAGES / "cells"
         whole, left = ddim.jobs.calls_left(samplers, seeds, look, place)
         print(f"{n} images each; real ones: {len(data.reference)} as the reference, {n} for the noise floor; "
               f"features: {look.name}\n{costs.of_rows(len(models), whole, left)}")  # fmt: skip
-        with costs.progress(left, self.batch_size * self.steps) as bar:
+        with costs.progress(left, self.batch_size * self.usual) as bar:
             return ddim.jobs.measure_cells(
                 samplers, seeds, data, look, folder=place, num_classes=ddim.jobs.classes_known(look, model),
                 batch_size=self.batch_size, tell=bar,

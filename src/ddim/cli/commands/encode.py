@@ -39,7 +39,7 @@ class Command(
         model = self.load()
         if model.clips:
             print("note: this model clips x0 when it samples; clipping has no inverse and is off here")
-        sampler = self.sampler(model, steps=self.steps, label=self.classes(model, range(len(files))))
+        sampler = self.sampler(model, steps=self.steps_of(model), label=self.classes(model, range(len(files))))
         parts, sizes = [], Counter[tuple[int, int]]()
         with show.progress(len(files), "images") as bar:
             for i in range(0, len(files), self.batch_size):

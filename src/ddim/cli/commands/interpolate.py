@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -21,22 +21,16 @@ MOST = 4096  # images at once: all of them are in one picture
 
 @options.command
 class Command(
-    options.OnDevice,
-    options.Quick,
-    steered.Steered,
-    options.Labelled,
-    pictures.Fitted,
-    options.Walked,
-    options.Out,
-    options.OfModel,
-):
+    options.OnDevice, options.Quick, steered.Steered, options.Labelled, pictures.Fitted, options.Walked,
+    options.Out, options.OfModel,
+):  # fmt: skip
     """A path of images between seeds or real images (these are encoded first), through their latents."""
 
     between: Annotated[tuple[str, ...], tyro.conf.arg(metavar="A B [C ..]")]
     """Two or more points, each a seed or an image file; with --grid four corners."""
     frames: int = 11
     """Images along the whole path, both ends included."""
-    steps: int = 50
+    USUAL: ClassVar[int] = 50
     path: Literal["slerp", "vp", "linear"] = "slerp"
     """slerp stays on the shell where latents live; vp is the variance-preserving line; linear is the plain one,
     which loses norm and washes images out: it is here to be seen."""
@@ -60,16 +54,16 @@ class Command(
         classes = self.classes(model, range(len(self.between)))
 
         def sampler(label: Any) -> ddim.Sampler:
-            return self.sampler(model, steps=self.steps, label=label, clip=False, precision=precision)
+            return self.sampler(model, steps=self.steps_of(model), label=label, clip=False, precision=precision)
 
         from ddim.cli.between import Between
 
         own = None if classes is None else list(classes.values())
         between = Between.of(model, sampler, self.between, own, lambda path: self.read(model, [path]))
         print(*between.notes, sep="\n", end="\n" * bool(between.notes))
-        recipe = {"model": self.model, "weights": model.weights_hash, "between": list(self.between)}
-        recipe |= {k: getattr(self, k) for k in ("steps", "label", "guidance", "guide", "interval")}
-        recipe |= {"spacing": typed.spacing_of(self.spacing, model)}
+        recipe: dict[str, Any] = {"model": self.model, "weights": model.weights_hash, "between": list(self.between)}
+        recipe |= {k: getattr(self, k) for k in ("label", "guidance", "guide", "interval")}
+        recipe |= {"steps": self.steps_of(model), "spacing": typed.spacing_of(self.spacing, model)}
         recipe |= {"precision": model.runs_in(precision)}
         if shape is None:
             self._strips(out, between, recipe)

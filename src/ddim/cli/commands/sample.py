@@ -29,7 +29,7 @@ class Command(
     seeds: str | None = None
     """The seeds themselves, as "7", "1,2,5-10" or "0-49999", in place of --count and --seed."""
     steps: int | None = None
-    """S, the number of steps, 1 to T; 20 unless --tau is given."""
+    """S, the number of steps, 1 to T; 20, or a student's own, unless --tau is given."""
     eta: float = 0.0
     """0 is deterministic DDIM, 1 is DDPM; the paper's eta."""
     sigma_hat: bool = False

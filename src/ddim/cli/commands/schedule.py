@@ -25,7 +25,7 @@ class Command(options.Walked, options.OfModel):
 
     def run(self) -> None:
         model = self.load()
-        process, times = model.process, model.tau(self.steps, self.spacing)
+        process, times = model.process, model.tau(self.steps_of(model), self.spacing)
         rows = []
         for i, (t, s) in enumerate(pairwise(times), 1):
             at_t, at_s = process.at(t), process.at(s)
@@ -38,7 +38,7 @@ class Command(options.Walked, options.OfModel):
             ])  # fmt: skip
         print(show.table([head.format(eta=self.eta) for head in (HEAD if process.discrete else REAL)], rows))
         start = process.at(times[0])
-        asked = "" if len(times) - 1 == self.steps else f" ({self.steps} were asked for)"
+        asked = "" if self.steps in (None, len(times) - 1) else f" ({self.steps} were asked for)"
         of = f"of T = {process.T}" if process.discrete else f"on {process.name}"
         print(f"\n{len(times) - 1} steps{asked} {of}, spacing {typed.spacing_of(self.spacing, model)}")
         print(f"start: x at t = {times[0]} holds {start.signal:.2%} of the signal; it is drawn as pure noise")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import tyro
 
 import ddim
-from ddim.cli import options
+from ddim.cli import learning, options
 from ddim.cli.ofprocess import OfProcess
 from ddim.refused import Refused
 
 
 @options.command
-class Command(OfProcess, options.OnDevice):
+class Command(OfProcess, learning.Learning):
     """Train a noise-prediction network on your own images; the run folder is the model."""
 
     data: tyro.conf.Positional[str | None] = None
@@ -29,25 +29,13 @@ class Command(OfProcess, options.OnDevice):
     """Fine-tune: begin with the weights of this model (bundled name, run, folder or checkpoint), not random ones."""
     max_steps: int = 10000
     """Optimizer steps, counted from the beginning of the run."""
-    batch_size: int = 64
-    """Images of one optimizer step, over all processes."""
-    accumulation: int = 1
-    """Split each batch into this many parts, to save memory."""
-    lr: float = 2e-4
-    """Learning rate after the warm-up."""
-    warmup: int = 500
-    """Steps over which the learning rate rises from 0."""
     lr_decay_steps: int | None = None
     """Let the learning rate fall as a cosine to lr/100 at this step. Default: constant."""
     optimizer: Literal["adam", "adamw"] = "adamw"
     """Adam, or Adam with decoupled weight decay."""
     weight_decay: float = 0.0
     """Weight decay."""
-    grad_clip: Annotated[float, tyro.conf.arg(aliases=("--clip",))] = 1.0
-    """Largest gradient norm."""
     OLD: ClassVar = {"clip": "grad_clip"}
-    ema: float = 0.999
-    """Decay of the averaged weights, warmed up as (1 + n)/(10 + n)."""
     min_snr_gamma: float | None = None
     """Weight the loss by min(SNR, gamma); 5 is usual. Default: all times alike."""
     schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid"] = "linear"
@@ -58,36 +46,18 @@ class Command(OfProcess, options.OnDevice):
     """Rescale the schedule so that x_T is pure noise; needs --prediction v or x0."""
     labels: Literal["auto", "use", "ignore"] = "auto"
     """Whether to learn the classes; auto does if at least two have images; ignore passes any label column over."""
-    label_dropout: float = 0.1
-    """How often a class is hidden, so that guidance can be used later."""
     size: str | None = None
     """H or HxW. Default: the size of the images."""
     fit: Literal["crop", "pad", "resize"] = "crop"
     """How images of other proportions are brought to --size."""
     channels: Literal[1, 3] | None = None
     """1 grey, 3 RGB. Default: 1 if every image is grey."""
-    flip: bool = False
-    """Mirror images left to right at random."""
     skip_unreadable: bool = False
     """Leave out files that cannot be read, instead of refusing."""
-    seed: int = 0
-    """Decides the initial weights, the order of the data and all noise."""
-    precision: options.Fast = "auto"
-    """auto, fp32, bf16 or fp16; auto is bf16 where the GPU or the CPU computes in it, else fp32. Weights stay fp32."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints; the last two are kept."""
     snapshots: bool = True
     """Keep averages in RUN/averages for `ddim ema`: however long the run, at most some 26 files of 4 bytes a weight."""
-    preview_every: int = 1000
-    """Steps between preview pictures; 0 for none."""
     preview_precision: options.Fast = "auto"
     """Number format of the previews; auto as in `ddim sample`."""
-    log_every: int = 50
-    """Steps between lines of log.jsonl."""
-    resume: bool = False
-    """Go on with the run in --out (or, without DATA, in the folder named): what is not given is as the run has it. What
-    decides the weights must be as it was; accumulation, device, processes, max-steps and how often what is written may
-    change."""
 
     def settled(self, parse: Callable[[Command], Command]) -> Command:
         """With the run's own options for those not given, where one is gone on with; `parse` reads argv over others."""

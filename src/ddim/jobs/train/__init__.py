@@ -1,12 +1,13 @@
 """Training as a job: what decides a run, its loss, its loop, its state, its folder, its log."""
 
 from ddim.jobs.train.estimate import HOPELESS, Clock, Smaller, smaller
-from ddim.jobs.train.loop import DivergedError, Loss, Progress, fit
-from ddim.jobs.train.loss import Denoising
+from ddim.jobs.train.log import Log
+from ddim.jobs.train.loop import BatchAt, DivergedError, Loss, Progress, fit
+from ddim.jobs.train.loss import Denoising, hidden
 from ddim.jobs.train.plan import Cadence, Plan
 from ddim.jobs.train.reached import Standing, standing
-from ddim.jobs.train.recipe import Recipe
-from ddim.jobs.train.run import ancestor_of, provenance, refuse_existing, start, stored_recipe, train_run
+from ddim.jobs.train.recipe import Pace, Recipe, difference, read_recipe
+from ddim.jobs.train.run import agreed, ancestor_of, due, provenance, refuse_existing, start, stored_recipe, train_run
 from ddim.jobs.train.snapshots import (
     AVERAGES,
     Snapshot,
@@ -16,16 +17,27 @@ from ddim.jobs.train.snapshots import (
     snapshot_spacing,
     snapshot_steps,
 )
-from ddim.jobs.train.state import TrainState, new_state, resolve_precision, state_of
+from ddim.jobs.train.state import (
+    TrainState,
+    checkpoints,
+    load_checkpoint,
+    new_state,
+    resolve_precision,
+    save_checkpoint,
+    state_of,
+)
 
 __all__ = [
     "AVERAGES",
     "HOPELESS",
+    "BatchAt",
     "Cadence",
     "Clock",
     "Denoising",
     "DivergedError",
+    "Log",
     "Loss",
+    "Pace",
     "Plan",
     "Progress",
     "Recipe",
@@ -33,14 +45,22 @@ __all__ = [
     "Snapshot",
     "Standing",
     "TrainState",
+    "agreed",
     "ancestor_of",
+    "checkpoints",
+    "difference",
+    "due",
     "fit",
+    "hidden",
     "keep_snapshot",
+    "load_checkpoint",
     "new_state",
     "provenance",
+    "read_recipe",
     "read_snapshot",
     "refuse_existing",
     "resolve_precision",
+    "save_checkpoint",
     "smaller",
     "snapshot_files",
     "snapshot_spacing",

@@ -29,11 +29,12 @@ class Log:
         self.file = path.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(folder / BOARD), purge_step=step + 1)  # type: ignore[no-untyped-call]
 
-    def write(self, p: Progress) -> None:
+    def write(self, p: Progress, **more: int) -> None:
+        """A line, with whatever else there is to tell."""
         numbers = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in p._asdict().items()}
-        self.file.write(json.dumps({**numbers, "step": p.step}) + "\n")
+        self.file.write(json.dumps({**numbers, "step": p.step, **more}) + "\n")
         self.file.flush()
-        for name, value in p._asdict().items():
+        for name, value in (p._asdict() | more).items():
             if name != "step":
                 self.board.add_scalar(f"train/{name}", value, p.step)  # type: ignore[no-untyped-call]
 

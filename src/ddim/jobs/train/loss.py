@@ -66,7 +66,8 @@ class Denoising:
         """The mean over these rows."""
         device = state.accelerator.device
         x0, eps, t = batch.x0.to(device), draws.eps.to(device), draws.t
-        label = self._dropped(batch.label, draws, getattr(state.unwrapped, "null_label", None))
+        null = getattr(state.unwrapped, "null_label", None) if self.null_label is None else self.null_label
+        label = hidden(batch.label, draws.dropped, null)
         asked = () if label is None else (label.to(device),)
         shown = self.objective.parameterisation.feed(diffuse(x0, eps, t, self.process), self.process.at_batch(t, x0))
         with training_attention(device):
@@ -79,8 +80,9 @@ class Denoising:
             return zero_based(t)
         return real_time(t) if self.time_label is None else self.time_label(t, self.process)
 
-    def _dropped(self, label: Tensor | None, draws: Draws, own: int | None) -> Tensor | None:
-        null = own if self.null_label is None else self.null_label
-        if label is None or null is None:
-            return label
-        return torch.where(draws.dropped, torch.full_like(label, null), label)
+
+def hidden(label: Tensor | None, dropped: Tensor, null: int | None) -> Tensor | None:
+    """The classes int64 (B,) with the null label where `dropped` bool (B,) says so, if there are both."""
+    if label is None or null is None:
+        return label
+    return torch.where(dropped, torch.full_like(label, null), label)

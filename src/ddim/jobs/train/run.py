@@ -214,12 +214,12 @@ def _trained(
     follow(plan.run, state, cadence.snapshots)
     try:
         for p in fit(state, batches, Denoising.of(plan.recipe), max_steps=cadence.max_steps):
-            if log is not None and _due(p.step, cadence.log_every):
+            if log is not None and due(p.step, cadence.log_every):
                 log.write(p)
-            last = p.step == cadence.max_steps or _agreed(state, stop())
-            if log is not None and _due(p.step, cadence.preview_every):
+            last = p.step == cadence.max_steps or agreed(state, stop())
+            if log is not None and due(p.step, cadence.preview_every):
                 log.picture(preview(plan, state, cadence.preview_precision), p.step)
-            if last or _due(p.step, cadence.checkpoint_every):
+            if last or due(p.step, cadence.checkpoint_every):
                 checkpoint(plan, state)
             elif main:
                 keep_snapshot(plan.run, state, due_only=True)
@@ -233,7 +233,7 @@ def _trained(
             log.close()
 
 
-def _agreed(state: TrainState[DiffusersNetwork], stop: bool) -> bool:
+def agreed(state: TrainState[Any], stop: bool) -> bool:
     """Whether any process was told to stop: all must leave the loop after the same step."""
     if state.accelerator.num_processes == 1:
         return stop
@@ -241,5 +241,6 @@ def _agreed(state: TrainState[DiffusersNetwork], stop: bool) -> bool:
     return bool(votes > 0)
 
 
-def _due(step: int, every: int) -> bool:
+def due(step: int, every: int) -> bool:
+    """Whether what happens every so many steps happens now; 0 is never."""
     return every > 0 and step % every == 0

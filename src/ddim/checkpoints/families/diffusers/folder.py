@@ -58,14 +58,16 @@ def save_folder(
         _write(folder, unet, process, prediction, meta, dtype)
 
 
-def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None) -> None:
-    """Write any checkpoint as a new model folder; see `save_folder`.
+def save_checkpoint(
+    path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dtype | None = None, new: bool = True
+) -> None:
+    """Write any checkpoint as a model folder, a new one unless told otherwise; see `save_folder`.
 
     A network whose time is (t - 1) * time_scale gets the sinusoids of its T times as a table
     (time_embedding_type "learned"), which every reader of diffusers folders understands.
 
     Raises:
-        Refused: a network that is no `UNet2DModel`; something is there.
+        Refused: a network that is no `UNet2DModel`; something is there, where the folder must be new.
     """
     if checkpoint.adapter is None:
         raise Refused(f"a {type(checkpoint.network).__name__} has no place in a diffusers folder")
@@ -81,11 +83,13 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, dtype: torch.dt
         "notes": list(checkpoint.notes),
     } | {k: getattr(checkpoint, k) for k in SAMPLING}
     facts |= {"time_label": checkpoint.label, "data_std": checkpoint.data_std, "unit_input": checkpoint.unit_input}
+    if checkpoint.student is not None:
+        facts["student"] = checkpoint.student.as_json()
     if checkpoint.time_scale != 1.0:
         network = with_time_table(network, checkpoint.schedule.T, checkpoint.time_scale)
         facts["time_scale"] = checkpoint.time_scale
     meta = dict(checkpoint.meta) | facts
-    save_folder(path, network, checkpoint.process, prediction=checkpoint.prediction, meta=meta, dtype=dtype, new=True)
+    save_folder(path, network, checkpoint.process, prediction=checkpoint.prediction, meta=meta, dtype=dtype, new=new)
 
 
 def _write(

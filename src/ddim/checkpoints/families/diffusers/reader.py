@@ -90,7 +90,8 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
         data_range=_range(facts, said, notes),
         notes=(*(facts.get("notes") or ()), *said.notes, *notes),
         meta=meta,
-        **{k: getattr(said, k) for k in (*SAMPLING, *ON_REAL_TIMES, "process", "prediction") if k != "spacing"},
+        student=facts.get("student"),
+        **_said(said),
     )
 
 
@@ -232,6 +233,11 @@ def _embeddings(config: Mapping[str, Any], where: str) -> int | None:
     if config.get("num_class_embeds") is None:
         return None
     return whole(config, "num_class_embeds", 1, where=where)
+
+
+def _said(said: Sampling) -> dict[str, Any]:
+    """What the scheduler's file says, but for the spacing."""
+    return {k: getattr(said, k) for k in (*SAMPLING, *ON_REAL_TIMES, "process", "prediction") if k != "spacing"}
 
 
 def _range(facts: Mapping[str, Any], said: Sampling, notes: list[str]) -> tuple[float, float]:

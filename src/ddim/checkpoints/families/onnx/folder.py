@@ -44,6 +44,7 @@ def write_onnx_folder(
             "exported_from": {"source": checkpoint.source, "sha256": checkpoint.sha256},
             **about,
             **process_facts(checkpoint.process, vars(checkpoint) | {"time_label": checkpoint.label}),
+            **({} if checkpoint.student is None else {"student": checkpoint.student.as_json()}),
         }
         write_json(folder / OURS, facts)
 
@@ -75,5 +76,6 @@ def load_onnx_folder(path: Path, settings: Mapping[str, Any] | None = None) -> C
         source=str(path),
         sha256=digest,
         meta=meta,
+        student=facts.get("student"),
         **plain,
     )

@@ -29,22 +29,24 @@ def is_own_folder(path: Path) -> bool:
     return (path / WEIGHTS).is_file()
 
 
-def save_own_folder(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write the folder whole, or nothing.
+def save_own_folder(path: str | Path, checkpoint: Checkpoint, *, new: bool = True) -> None:
+    """Write the folder whole, or nothing; a new one unless told otherwise.
 
     Raises:
-        Refused: something is there, whoever came first; the network is none of the user's own, or its state is not of
-            tensors alone.
+        Refused: something is there where it must be new, whoever came first; the network is none of the user's own, or
+            its state is not of tensors alone.
     """
     network = checkpoint.network
     if not isinstance(network, OwnNetwork):
         raise Refused(f"a {type(network).__name__} is no network of your own: it has a folder of another kind")
     state = {name: value.clone() for name, value in network.module.state_dict().items()}  # tied weights lie apart
     facts = {"shape": list(checkpoint.shape)} | {name: getattr(checkpoint, name) for name in PLAIN}
+    if checkpoint.student is not None:
+        facts["student"] = checkpoint.student.as_json()
     facts["notes"] = [note for note in facts["notes"] if not note.startswith("saved from")]
     about = {"ddim_version": VERSION, "network": kind(network.module), "sha256": weights_hash(state)}
     table = process_facts(checkpoint.process, vars(checkpoint) | {"time_label": checkpoint.label})
-    with whole_folder(path, last=(OURS,), new=True) as folder:
+    with whole_folder(path, last=(OURS,), new=new) as folder:
         write_tensors(folder / WEIGHTS, state, {"format": "pt"})
         write_json(folder / OURS, dict(checkpoint.meta) | about | facts | table)
 
@@ -91,7 +93,7 @@ def load_own_folder(path: Path, network: nn.Module, settings: Mapping[str, Any] 
     own = OwnNetwork(network, facts["num_classes"] is not None, facts["null_label"])
     return Checkpoint(
         network=own.eval(), shape=tuple(shape), family="own", source=str(path),
-        sha256=str(facts["sha256"]), meta=meta, **plain,
+        sha256=str(facts["sha256"]), meta=meta, student=facts.get("student"), **plain,
     )  # fmt: skip
 
 

@@ -1,0 +1,46 @@
+"""The options that `ddim train` and `ddim distil` share: how a network learns, and how often what is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from ddim.cli import options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning(options.OnDevice):
+    """A run that changes weights."""
+
+    batch_size: int = 64
+    """Images of one optimizer step, over all processes."""
+    accumulation: int = 1
+    """Split each batch into this many parts, to save memory."""
+    lr: float = 2e-4
+    """Learning rate after the warm-up."""
+    warmup: int = 500
+    """Steps over which the learning rate rises from 0."""
+    grad_clip: Annotated[float, tyro.conf.arg(aliases=("--clip",))] = 1.0
+    """Largest gradient norm."""
+    ema: float = 0.999
+    """Decay of the averaged weights, warmed up as (1 + n)/(10 + n)."""
+    label_dropout: float = 0.1
+    """How often a class is hidden, so that guidance can be used later."""
+    flip: bool = False
+    """Mirror images left to right at random."""
+    seed: int = 0
+    """Decides the initial weights, the order of the data and all noise."""
+    precision: options.Fast = "auto"
+    """auto, fp32, bf16 or fp16; auto is bf16 where the GPU or the CPU computes in it, else fp32. Weights stay fp32."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; the last two are kept."""
+    preview_every: int = 1000
+    """Steps between preview pictures; 0 for none."""
+    log_every: int = 50
+    """Steps between lines of log.jsonl."""
+    resume: bool = False
+    """Go on with the run in --out (or, without DATA, in the folder named): what is not given is as the run has it. What
+    decides the weights must be as it was; accumulation, device, processes, max-steps and how often what is written may
+    change."""

@@ -1,0 +1,176 @@
+"""A student before it is made: of whom, on what, how, and what each stage is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ddim.checkpoints import Checkpoint, Student
+from ddim.data import Batch, Batches, Images
+from ddim.jobs.distil.losses import AsDenoiser, Consistency, Progressive
+from ddim.jobs.distil.recipe import StudentRecipe
+from ddim.jobs.train import BatchAt, Loss
+from ddim.model import Model, load, student_times
+from ddim.nets import OwnNetwork
+from ddim.refused import Refused
+
+STAGES, OURS = "stages", "ddim.json"  # which every model folder of ours has
+
+
+@dataclass(frozen=True, eq=False)
+class StudentPlan:
+    """A student: in which folder, of which teacher, on which images, how.
+
+    Raises:
+        Refused: a teacher that cannot teach, or images of another shape.
+    """
+
+    run: Path
+    teacher: Model
+    images: Images
+    recipe: StudentRecipe
+    command: str = ""
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        checkpoint, recipe = self.teacher.checkpoint, self.recipe
+        if self.images.shape != tuple(checkpoint.shape):
+            raise Refused(
+                f"the teacher makes pictures of {tuple(checkpoint.shape)}, and {self.images.report.source} has "
+                f"{self.images.shape}: give its own data, or none for the teacher's own pictures"
+            )
+        if checkpoint.exported is not None:
+            raise Refused(
+                f"{checkpoint.source} was exported for another runtime: a student begins from weights of torch"
+            )
+        if checkpoint.student is not None and (checkpoint.student.consistent or not recipe.progressive):
+            raise Refused(
+                f"{checkpoint.source} is a {checkpoint.student.kind} student: take its teacher as the teacher"
+            )
+        if self.labelled and (checkpoint.num_classes or 0) < len(self.images.class_names or ()):
+            raise Refused(
+                f"{self.images.report.source} has {len(self.images.class_names or ())} classes, the teacher "
+                f"{checkpoint.num_classes}; give the data it was trained on, or none"
+            )
+        self.taught(0)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether classes are handed on."""
+        return self.teacher.num_classes is not None and self.images.labels is not None
+
+    def stored(self) -> dict[str, Any]:
+        """Everything a resume must find unchanged; data and teacher by what they are, not by where they lie."""
+        source = Path(self.images.report.source)
+        return {
+            **self.recipe.as_dict(), "teacher": self.teacher.checkpoint.identity, "shape": list(self.images.shape),
+            "conditional": self.labelled, "data": self.images.report.sha256,
+            "source": str(source.absolute()) if source.exists() else str(source), "command": self.command,
+        }  # fmt: skip
+
+    def folder(self, index: int) -> Path:
+        """The model folder of a stage; it is there when the stage is finished."""
+        return self.run / STAGES / f"steps-{self.recipe.stages[index]}"
+
+    def finished(self, index: int) -> bool:
+        """Whether that stage's student is whole."""
+        return (self.folder(index) / OURS).is_file()
+
+    def times(self, index: int) -> tuple[Any, ...]:
+        """The student's times after that stage: every so many of the teacher's, which are "trailing" ones."""
+        steps = self.recipe.stages[index]
+        if not self.recipe.progressive:
+            return student_times(self.teacher.process, steps)
+        taught = self.taught(0)
+        return taught[:: (len(taught) - 1) // steps]
+
+    def taught(self, index: int) -> tuple[Any, ...]:
+        """The teacher's times in that stage."""
+        if index:
+            return self.times(index - 1)
+        own = self.teacher.checkpoint.student
+        if own is None or not self.recipe.progressive:
+            return student_times(self.teacher.process, self.recipe.start)
+        if own.steps != self.recipe.start:
+            raise Refused(f"this teacher is a student of {own.steps} steps itself: give `start` {own.steps}")
+        return own.tau
+
+    def master(self, index: int) -> Model:
+        """Who teaches in that stage: the teacher, and then each student the next."""
+        own = self.teacher.checkpoint.network
+        if not index:
+            return self.teacher
+        module = copy.deepcopy(own.module) if isinstance(own, OwnNetwork) else None
+        return load(self.folder(index - 1), network=module).to(self.teacher.device)
+
+    def loss(self, index: int, master: Model) -> Loss[Any]:
+        """What that stage minimises."""
+        recipe, read = self.recipe, self._read(index)
+        how: dict[str, Any] = {"label_dropout": recipe.label_dropout, "null_label": master.null_label}
+        if recipe.method == "tuning":
+            return Consistency(read, master.process, recipe.updates, None, recipe.q, **self._mapping, **how)
+        first = index == 0
+        sampler = master.sampler(
+            tau=self.taught(index), label="cycle" if self.labelled else None, precision=recipe.precision,
+            solver=recipe.solver if first else "ddim", guidance=recipe.guidance if first else 1.0,
+        )  # fmt: skip
+        if recipe.method == "distillation":
+            return Consistency(read, master.process, recipe.updates, sampler.denoise, recipe.q, **self._mapping, **how)
+        weighting: Any = recipe.loss
+        return Progressive(
+            sampler.denoise, read, self.taught(index), recipe.stages[index], weighting, sampler.solver, **how
+        )
+
+    @property
+    def _mapping(self) -> dict[str, Any]:
+        return {"mean": self.recipe.mean, "std": self.recipe.std}
+
+    def _read(self, index: int) -> AsDenoiser:
+        plain = self.model(self.teacher.checkpoint.network, index, student=False)
+        return plain.denoiser
+
+    def batches(self, index: int) -> BatchAt:
+        """The batch of a step of that stage, in the network's range."""
+        pace, space = self.recipe.stage(index), self.teacher.space
+        own = Batches(self.images, pace.batch_size, pace.seed, flip=self.recipe.flip, labelled=self.labelled)
+
+        def at(step: int, rows: slice = slice(None)) -> Batch:
+            batch = own(step, rows)
+            return Batch(space.encode(batch.x0), batch.label)
+
+        return at
+
+    def model(self, network: nn.Module, index: int, *, student: bool = True, steps: int = 0) -> Checkpoint:
+        """A network in training as the checkpoint its stage will be."""
+        of, recipe = self.teacher.checkpoint, self.recipe
+        kind = "progressive" if recipe.progressive else "consistency"
+        told = Student(kind, self.times(index), of.sha256, recipe.guidance) if student else None
+        clipped = "; the teacher's clip of x0 is folded in, so the student needs none" if of.clips else ""
+        return replace(
+            of, network=network, prediction=self.prediction, family="ddim", source=str(self.folder(index)), sha256="",
+            clips=False, thresholding=False, spacing="trailing" if of.process.discrete else of.spacing, steps_offset=0,
+            ends_at=0, student=told,
+            notes=(f"a {kind} student of {len(self.times(index)) - 1} steps{clipped}",),
+            meta={"provenance": self.provenance(index, steps)},
+        )  # fmt: skip
+
+    @property
+    def prediction(self) -> str:
+        """What the student returns: v for eps, whose error one step from pure noise divides by the signal there."""
+        own = self.teacher.prediction
+        return "v" if own == "eps" and self.recipe.progressive else own
+
+    def provenance(self, index: int, steps: int) -> Mapping[str, Any]:
+        """Where a stage's weights come from."""
+        of = self.teacher.checkpoint
+        return {
+            "command": self.command, "data": self.images.report.source, "data_sha256": self.images.report.sha256,
+            "images": len(self.images), "stage": index, "steps": steps, "weights": "ema" if self.recipe.ema else "last",
+            "recipe": self.recipe.as_dict() | {"stages": list(self.recipe.stages)},
+            "teacher": {"source": of.source, "sha256": of.sha256, "provenance": of.meta.get("provenance")},
+        }  # fmt: skip
