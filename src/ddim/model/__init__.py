@@ -5,7 +5,6 @@ from ddim.model.loading import BUNDLED, DEFAULT, bundled_names, load
 from ddim.model.model import Model
 from ddim.model.own import OwnFacts
 from ddim.model.sampler import Overflowed, Sampler
-from ddim.model.sampler import Sampler
 from ddim.model.students import student_times
 from ddim.model.told import Nulls, Told
 

@@ -85,10 +85,6 @@ class Process(Protocol):
         """Standard deviation of the pure noise from which a walk that begins at t starts."""
         ...
 
-    def time_of(self, ratio: float) -> Any:
-        """The t whose noise/signal this is, or is nearest to it: how a network of one process serves another."""
-        ...
-
     def identity(self) -> bytes:
         """What tells this process from others, for recipes."""
         ...

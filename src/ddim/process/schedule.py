@@ -53,9 +53,7 @@ class Schedule:
         if float(table[-1]) < 0.0:
             raise Refused(f"alpha_bar must not be negative, but alpha_bar[{len(table) - 1}] = {float(table[-1])!r}")
         object.__setattr__(self, "alpha_bar", table)
-        levels = [Level(math.sqrt(a), math.sqrt(1.0 - a)) for a in table.tolist()]
-        object.__setattr__(self, "_levels", levels)
-        object.__setattr__(self, "_ratios", [at.noise / at.signal if at.signal else math.inf for at in levels])
+        object.__setattr__(self, "_levels", [Level(math.sqrt(a), math.sqrt(1.0 - a)) for a in table.tolist()])
         object.__setattr__(self, "_angles", [math.atan2(math.sqrt(1.0 - a), math.sqrt(a)) for a in table.tolist()])
 
     def __eq__(self, other: object) -> bool:
@@ -126,14 +124,6 @@ class Schedule:
     def start(self, t: int) -> float:
         """1: DDPM and DDIM draw x_T from N(0, I), whatever trace of the signal the level at t has."""
         return 1.0
-
-    def time_of(self, ratio: float) -> int:
-        """The t whose noise/signal is nearest to this ratio, from 1 on: how a network of one process serves another."""
-        ratios: list[float] = self._ratios  # type: ignore[attr-defined]  # set in __post_init__
-        at = bisect.bisect_left(ratios, ratio)
-        if at > self.T or (at > 1 and ratio - ratios[at - 1] < ratios[at] - ratio):
-            at -= 1
-        return max(1, at)
 
     def identity(self) -> bytes:
         """The bytes of the table."""

@@ -188,9 +188,9 @@ class Consistency:
             near = rho * (1 - (1 + self.k / (1 + math.exp(rho) if rho < 700 else math.inf)) / closeness)
             t = self.process.time_of(min(rho, most))
             r = max(self.process.time_of(max(near, 0.0)), self.process.first)
-            if self.process.discrete:
-                t = max(t, self.process.first + 1)
-                r = min(r, t - 1)
+            if self.process.discrete:  # whole times, the two apart
+                t = max(round(t), self.process.first + 1)
+                r = min(round(r), t - 1)
             found.append((max(t, r), r))
         times = torch.tensor(found, dtype=torch.int64 if self.process.discrete else torch.float64)
         return times[:, 0], times[:, 1]
