@@ -286,7 +286,7 @@ def pickle_cases(root: Path) -> Iterator[Case]:
         "tensor": torch.zeros(3),
         "empty": {},
         "list of tensors": [torch.zeros(2)] * 5,
-        "deep list": _deep(500),
+        "deep list": _deep(150),
         "mapping of lists": {"a": [1]},
         "number keys": {1: torch.zeros(2)},
         "tuple keys": {(1, 2): torch.zeros(2)},

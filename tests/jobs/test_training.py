@@ -199,9 +199,7 @@ def test_a_device_that_accelerate_would_not_use_is_refused_and_its_environment_i
     monkeypatch.delenv("ACCELERATE_TORCH_DEVICE", raising=False)
     assert new_state(Recipe(), "digits", SHAPE, None, "cpu").accelerator.device.type == "cpu"
     told = []
-    monkeypatch.setattr(
-        "ddim.jobs.train.state.pick_device", torch.device
-    )  # ours refuses it
+    monkeypatch.setattr("ddim.jobs.train.state.pick_device", torch.device)  # ours refuses it
     monkeypatch.setattr("accelerate.Accelerator", lambda **_: told.append(os.environ["ACCELERATE_TORCH_DEVICE"]) or Cpu)
     with pytest.raises(ValueError, match="`device` meta was asked for, but accelerate would train on cpu"):
         new_state(Recipe(), "digits", SHAPE, None, "meta")
