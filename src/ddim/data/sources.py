@@ -191,6 +191,8 @@ def _hub(name: str, wanted: bool) -> Source:
     import datasets
     import pyarrow
 
+    # Before version 4 it would ask on the terminal whether to run a data set's own code.
+    datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False
     try:
         table = datasets.load_dataset(name, split="train")
     except (OSError, ValueError, RuntimeError) as error:
