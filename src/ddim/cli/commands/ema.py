@@ -93,7 +93,7 @@ class Command(
             cell = ddim.jobs.Candidate("ddim", 0.0, self.usual, self.spacing, key)
             samplers[cell] = one.sampler(
                 label=label, guidance=self.guidance, clip=self.clip, precision=self.precision, **self.steering,
-                **cell.how()
+                **cell.how(),
             )  # fmt: skip
         place = kept.run / ddim.jobs.AVERAGES / "cells"
         whole, left = ddim.jobs.calls_left(samplers, seeds, look, place)

@@ -202,8 +202,8 @@ def load_checkpoint(path: Path, state: TrainState[Any]) -> None:
         state.ema.updates, state.step = content["ema_updates"], content["step"]
         state.smooth_loss, state.best_loss, state.high_steps = content["losses"]
         state.retreat = Retreat(*content["retreat"]) if content.get("retreat") else None
-        if content.get("powers"):  # a run of an older version has none
-            state.powers = Powers.of(state.unwrapped, content["powers"])
+        powers = content.get("powers")  # a run of an older version has none
+        state.powers = Powers.of(state.unwrapped, powers) if powers else None
         if state.accelerator.scaler is not None and content["scaler"]:
             state.accelerator.scaler.load_state_dict(content["scaler"])
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
