@@ -5,10 +5,12 @@ from ddim.nets.lengths import LONGEST, combination, gamma_of, inner, length_of
 from ddim.nets.lucidrains import LucidrainsUnet
 from ddim.nets.own import OwnNetwork, adapted, weights_hash
 from ddim.nets.powers import LENGTHS, Powers
+from ddim.nets.scoreunet import ScoreUnet, plan
 from ddim.nets.seeding import torch_randomness
 from ddim.nets.unet import CHANGES, PRESETS, DiffusersNetwork, build
 
 __all__ = [
     "CHANGES", "LENGTHS", "LONGEST", "PRESETS", "DiffusersNetwork", "Ema", "LucidrainsUnet", "OwnNetwork", "Powers",
-    "adapted", "build", "combination", "gamma_of", "inner", "length_of", "torch_randomness", "weights_hash",
+    "ScoreUnet",
+    "adapted", "build", "combination", "gamma_of", "inner", "length_of", "plan", "torch_randomness", "weights_hash",
 ]  # fmt: skip

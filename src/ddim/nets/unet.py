@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ddim.nets.scoreunet import ScoreUnet
 from ddim.nets.seeding import torch_randomness
 from ddim.refused import Refused
 
@@ -143,7 +144,7 @@ class DiffusersNetwork(nn.Module):
 
         label: int64 (B,); None for the null label; or float (B, K) weights, for a class embedding that is a mix.
         """
-        if label is not None and label.is_floating_point():
+        if label is not None and label.is_floating_point() and not isinstance(self.unet, ScoreUnet):
             return self._mixed(x, t, label)
         if label is None and self.null_label is not None:
             label = torch.full((len(x),), self.null_label, dtype=torch.int64, device=x.device)

@@ -1,6 +1,6 @@
 """One folder a program whose files are read: how its weights, names and settings become ours."""
 
-from ddim.checkpoints.families import diffusers, ermongroup, lucidrains, onnx, openai, own
+from ddim.checkpoints.families import diffusers, edm, ermongroup, lucidrains, onnx, openai, own, scoresde
 from ddim.checkpoints.families.diffusers import export_checkpoint, like, load_folder, save_checkpoint, save_folder
 from ddim.checkpoints.families.family import Family, FolderFamily, Found
 from ddim.checkpoints.families.lucidrains import named_schedule
@@ -16,6 +16,8 @@ READERS: dict[str, Family] = {
         ermongroup.FAMILY,
         openai.FAMILY,
         lucidrains.FAMILY,
+        edm.FAMILY,
+        scoresde.FAMILY,
         own.FAMILY,
     )
 }

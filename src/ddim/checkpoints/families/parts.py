@@ -17,6 +17,8 @@ from ddim.nets import DiffusersNetwork
 from ddim.process import Process, TimeLabel
 from ddim.refused import Refused
 
+WIDTHS = ("block_out_channels", "dim_mults", "channel_mult")  # one entry a level, in whoever's words
+
 
 @dataclass
 class Parts:
@@ -36,12 +38,13 @@ class Parts:
     data_std: float = 0.5
     unit_input: bool = False
     time_label: TimeLabel | None = None
+    null_label: int | None = None
 
     def checkpoint(self, family: str, path: Path, digest: str, settings: Mapping[str, Any]) -> Checkpoint:
         """The network built and the facts beside it."""
         size = self.config["sample_size"]
         h, w = (size, size) if isinstance(size, int) else size
-        levels = len(self.config.get("block_out_channels") or self.config.get("dim_mults") or (1,))
+        levels = len(next((self.config[k] for k in WIDTHS if self.config.get(k)), (1,)))
         if h % 2 ** (levels - 1) or w % 2 ** (levels - 1):
             raise Refused(f"{path} halves its images {levels - 1} times, so {h}x{w} is not their size")
         channels, out = self.config["in_channels"], self.config["out_channels"]
@@ -49,9 +52,9 @@ class Parts:
             raise Refused(
                 f"{path} takes {channels} channels and returns {out}: not an unconditional DDPM (an upsampler?)"
             )
-        network = self.module
+        network, embeds = self.module, self.config.get("num_class_embeds")
         if network is None:
-            network = DiffusersNetwork(filled_unet(self.config, self.state, str(path))).eval()
+            network = DiffusersNetwork(filled_unet(self.config, self.state, str(path)), self.null_label).eval()
         provenance = {"family": family, "file": path.name, "sha256": digest, "settings": dict(settings)}
         return Checkpoint(
             network=network,
@@ -61,7 +64,8 @@ class Parts:
             family=family,
             source=str(path),
             sha256=digest,
-            num_classes=self.config.get("num_class_embeds"),
+            num_classes=None if embeds is None else embeds - (self.null_label is not None),
+            null_label=self.null_label,
             learned_variance=out != channels,
             time_scale=self.time_scale,
             clips=self.clips,

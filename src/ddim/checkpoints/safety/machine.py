@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pickletools
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,14 @@ StorageOf = Callable[[str, torch.dtype, int], Tensor]
 
 
 class Machine:
-    """One pickle after another from a file, as plain values and tensors."""
+    """One pickle after another from a file, as plain values and tensors.
+
+    What it knows is on lists: `made` and `changes` by instruction, and what `_named` lets through by name. A kind of
+    file that needs more extends them in a class of its own.
+    """
+
+    made: ClassVar[Mapping[str, Callable[[], Any]]]
+    changes: ClassVar[Mapping[str, Callable[[list[Any]], None]]]
 
     def __init__(self, file: BinaryIO, storage: StorageOf) -> None:
         self._file, self._storage = file, storage
@@ -43,27 +50,34 @@ class Machine:
                 raise Unsafe(f"its pickle has more than {MOST_OPCODES} instructions; no checkpoint has")
             name = opcode.name
             if name == "STOP":
-                return bounded(stack[-1])
+                return self._finished(stack[-1])
             if name in PUSHED:
                 stack.append(arg)
-            elif name in MADE:
-                stack.append(MADE[name]())
+            elif name in self.made:
+                stack.append(self.made[name]())
             elif name in MEMOIZED:
                 memo[len(memo) if arg is None else arg] = stack[-1]
             elif name in RECALLED:
                 stack.append(memo[arg])
             elif name in NAMED:
-                stack.append(named(*(arg.split(" ", 1) if arg else [stack.pop(-2), stack.pop()])))
+                stack.append(self._named(*(arg.split(" ", 1) if arg else [stack.pop(-2), stack.pop()])))
             elif name == "BINPERSID":
                 stack.append(self._persistent(stack.pop()))
             elif name == "REDUCE":
                 args, called = stack.pop(), stack.pop()
                 stack.append(self._built(called, args))
-            elif name in CHANGES:
-                CHANGES[name](stack)
+            elif name in self.changes:
+                self.changes[name](stack)
             elif name not in ("PROTO", "FRAME"):
                 raise Unsafe(f"its pickle has the instruction {name}, which no checkpoint of weights needs")
         raise EOFError("the pickle has no end")
+
+    def _named(self, module: Any, name: Any) -> Any:
+        return named(module, name)
+
+    @staticmethod
+    def _finished(value: Any) -> Any:
+        return bounded(value)
 
     def _persistent(self, pid: Any) -> Name:
         kind = pid[1] if isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage" else None
@@ -158,3 +172,5 @@ CHANGES: dict[str, Callable[[list[Any]], None]] = {
     "SETITEMS": lambda stack: _set(stack, _above_mark(stack)),
     "BUILD": _build,
 }
+
+Machine.made, Machine.changes = MADE, CHANGES

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ddim.checkpoints.safety.machine import Machine
+from ddim.checkpoints.safety.persistent import MARKER, read_parts
 from ddim.checkpoints.safety.values import CodeNeededError, Unsafe
 from ddim.refused import Refused
 
@@ -49,7 +50,10 @@ def read_torch(path: Path) -> Any:
         _sniff(path, head)
         file.seek(0)
         try:
-            value, claimed = (_read_zip if head.startswith(b"PK") else _read_legacy)(file, size)
+            if MARKER in head:
+                value, claimed = read_parts(file, size, _read_legacy)
+            else:
+                value, claimed = (_read_zip if head.startswith(b"PK") else _read_legacy)(file, size)
         except CodeNeededError as error:
             raise Unsafe(
                 f"{path} needs code execution to be read (it names {_line(error)}), so it is refused; {REMEDY}"
@@ -124,7 +128,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
         raise Unsafe(f"it claims {claimed} bytes of content in a file of {size}")
 
 
-def _read_legacy(file: BinaryIO, size: int) -> tuple[Any, int]:
+def _read_legacy(file: BinaryIO, size: int, kind: type[Machine] = Machine) -> tuple[Any, int]:
     """Five pickles (magic number, version, facts of the machine, content, keys of the storages), then the storages."""
     sizes: dict[str, tuple[torch.dtype, int]] = {}
 
@@ -139,7 +143,7 @@ def _read_legacy(file: BinaryIO, size: int) -> tuple[Any, int]:
     if first.load() != 1001 or first.load().get("little_endian") is not True:
         raise Unsafe("it was written in an unknown version, or on a big-endian machine")
     begin = file.tell()
-    first.load()
+    kind(file, _once(promised)).load()
     keys = first.load()
     if not isinstance(keys, list) or set(keys) != set(sizes) or len(keys) != len(sizes):
         raise Unsafe("it does not hold the storages that it names")
@@ -147,7 +151,7 @@ def _read_legacy(file: BinaryIO, size: int) -> tuple[Any, int]:
     if file.read(1):
         raise Unsafe("it goes on after its last storage")
     file.seek(begin)
-    machine = Machine(file, lambda key, dtype, items: storages[key])
+    machine = kind(file, lambda key, dtype, items: storages[key])
     return machine.load(), machine.nbytes
 
 

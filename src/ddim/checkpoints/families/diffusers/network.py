@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ddim.checkpoints.families.diffusers.changes import MAX_WIDTH, change
+from ddim.checkpoints.families.diffusers.scoreunet import score_unet
 from ddim.checkpoints.settings import SHOWN, known_only, whole
-from ddim.nets import CHANGES, LucidrainsUnet
+from ddim.nets import CHANGES, LucidrainsUnet, ScoreUnet
 from ddim.refused import Refused
 from ddim.stored import is_number, is_whole
 
@@ -51,6 +52,8 @@ def empty_unet(config: Mapping[str, Any], where: str) -> nn.Module:
 
     if config.get("_class_name") == LucidrainsUnet.__name__:
         return _lucidrains(config, where)
+    if config.get("_class_name") == ScoreUnet.__name__:
+        return score_unet(config, where)
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if not k.startswith("_")}
     defaults = {n: p.default for n, p in inspect.signature(UNet2DModel.__init__).parameters.items() if n != "self"}
     known_only(settings, defaults, where, "setting in the network's config")

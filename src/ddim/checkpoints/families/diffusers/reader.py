@@ -32,7 +32,7 @@ from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.safety import read_safetensors, read_torch
 from ddim.checkpoints.settings import MAX_SIDE, known_only, size, whole
 from ddim.files import read_json, sha256
-from ddim.nets import DiffusersNetwork, LucidrainsUnet
+from ddim.nets import DiffusersNetwork, LucidrainsUnet, ScoreUnet
 from ddim.process import Schedule
 from ddim.refused import Refused
 
@@ -100,7 +100,7 @@ def _check_index(folder: Path) -> None:
         return
     parts = {k: v for k, v in read_json(folder / "model_index.json").items() if isinstance(v, list) and any(v)}
     network = parts.get("unet", [None, None])[-1]
-    if network not in ("UNet2DModel", LucidrainsUnet.__name__):
+    if network not in ("UNet2DModel", LucidrainsUnet.__name__, ScoreUnet.__name__):
         raise Refused(f"{folder}: its network is {network}, but only UNet2DModel is a pixel DDPM's")
     others = sorted(set(parts) - {"unet", "scheduler"})
     if others:
