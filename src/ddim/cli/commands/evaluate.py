@@ -10,6 +10,7 @@ import tyro
 
 import ddim
 from ddim.cli import costs, options, pictures, show, steered, typed
+from ddim.cli.rivals import rivals
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Command(
     """Add the rows of DDPM's larger noise to solver ddim."""
     sigma_learned: bool = False
     """Add the rows of the variance that the network predicts."""
+    rival: str = ""
+    """More models in the same report, by comma: a student takes its own steps, any other model every row."""
     n: Annotated[int | None, options.COUNT] = None
     """Images of each row, of seeds SEED..SEED+COUNT-1. Default: 5000, or a smaller --held-out's, or half of DATA."""
 
@@ -55,6 +58,8 @@ class Command(
         cells = self._cells(ddim.process.usual_spacing(model.process))
         label = "cycle" if model.num_classes else None  # what cannot work is refused before anything is made
         samplers = {cell: self.sampler(model, label=label, **cell.how()) for cell in cells}
+        others, hashes = rivals(self, model, cells)
+        samplers |= others
         look = self.look(model.picture_shape[0], model.device)
         held = None if self.held_out is None else self.images(model, self.held_out)
         own = self.images(model)
@@ -64,7 +69,7 @@ class Command(
         whole, left = ddim.jobs.calls_left(samplers, seeds, look, out / "cells")
         if share.rank == 0:
             print(f"{n} images a row; real ones: {len(data.reference)} as the reference, {n} for the noise floor; "
-                  f"features: {look.name}\n{costs.of_rows(len(cells), whole, left)}")  # fmt: skip
+                  f"features: {look.name}\n{costs.of_rows(len(samplers), whole, left)}")  # fmt: skip
         with costs.progress(left // share.world, self.batch_size * min(s.calls for s in samplers.values())) as bar:
             found = ddim.jobs.share_cells(
                 samplers, seeds, data, look, num_classes=ddim.jobs.classes_known(look, model),
@@ -76,6 +81,7 @@ class Command(
         name = ddim.metrics.distance_name(look.name)
         stamp: dict[str, Any] = {
             "model": self.model, "weights sha256": model.weights_hash, "distance": name, "n": n,
+            **({"rivals": hashes} if hashes else {}),
             "seeds": f"{seeds[0]}-{seeds[-1]}", **data.stamp(self.data, self.held_out or self.data),
             **ddim.jobs.stamp_of_run(model, samplers, look, self.batch_size),
         }  # fmt: skip

@@ -1,6 +1,6 @@
 """Quality against steps: cells of a table, measured once, scored, reported."""
 
-from ddim.jobs.evaluate.cells import Cell, calls_left, make, real, split, stamp_of, table_of
+from ddim.jobs.evaluate.cells import Cell, Rival, calls_left, make, real, rivals_of, split, stamp_of, table_of
 from ddim.jobs.evaluate.folder import refuse_no_report, take_up
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.report import heads, table_cells, write_report
@@ -24,6 +24,7 @@ __all__ = [
     "Measured",
     "RealSets",
     "Reference",
+    "Rival",
     "Row",
     "answer",
     "calls_left",
@@ -38,6 +39,7 @@ __all__ = [
     "n_allowed",
     "real",
     "refuse_no_report",
+    "rivals_of",
     "share_cells",
     "split",
     "stamp_of",

@@ -22,7 +22,7 @@ from ddim.files import digest
 from ddim.jobs.evaluate.measured import KEPT, Made, collected, kept
 from ddim.jobs.job import ALONE, Share
 from ddim.metrics import Extractor
-from ddim.model import Sampler
+from ddim.model import Model, Sampler
 from ddim.pixels import from_uint8, to_uint8
 from ddim.process import generator
 from ddim.refused import Refused
@@ -48,6 +48,11 @@ class Cell:
         return f"{self.eta:g}" if isinstance(self.eta, float | int) else f"sigma-{self.eta or 'hat'}"
 
     @property
+    def label(self) -> str:
+        """What the row's column of solvers says."""
+        return self.solver
+
+    @property
     def name(self) -> str:
         return f"{self.solver} eta={self.noise_name} {self.spacing} S={self.steps}"
 
@@ -70,6 +75,36 @@ class Cell:
         own = isinstance(self.eta, float | int)
         named = {"solver": self.solver, "eta": self.eta} if own else {"solver": self.method()}
         return {"steps": self.steps, "spacing": self.spacing, **named}
+
+
+OWN = "own"  # spacing of a student's row: its own times
+
+
+@dataclass(frozen=True, order=True)
+class Rival(Cell):
+    """A row of another model than the report's, by its name; of a student, its own walk of so many steps."""
+
+    model: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.model if self.spacing == OWN else f"{self.model} {self.solver}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} S={self.steps}" if self.spacing == OWN else f"{self.model} {super().name}"
+
+    def how(self) -> dict[str, Any]:
+        return {"steps": self.steps} if self.spacing == OWN else super().how()
+
+
+def rivals_of(name: str, model: Model, cells: Sequence[Cell]) -> list[Cell]:
+    """The rows of a rival: a student's own walks (a consistency student's of 1, 2, .. calls), else the same cells."""
+    student = model.student
+    if student is None:
+        return [Rival(c.solver, c.eta, c.steps, c.spacing, name) for c in cells]
+    steps = range(1, student.steps + 1) if student.consistent else (student.steps,)
+    return [Rival("ddim", 0.0, S, OWN, name) for S in steps]
 
 
 def table_of(

@@ -88,7 +88,7 @@ class Reference:
         scores, resampled = made.logits, self._resampled(made.features)
         splits = min(10, max(1, len(made.features) // 50))
         return Row(
-            solver=cell.solver if cell else name, eta=cell.noise_name if cell else "", n=own.n,
+            solver=cell.label if cell else name, eta=cell.noise_name if cell else "", n=own.n,
             spacing=cell.spacing if cell else "", steps=cell.steps if cell else None,
             nfe=made.nfe if cell else None, seconds_per_image=made.seconds_per_image if cell else None,
             distance=frechet(own, self.moments), distance_std=_std(resampled),
