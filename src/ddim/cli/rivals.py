@@ -12,7 +12,9 @@ from ddim.jobs import Cell, rivals_of
 from ddim.refused import Refused
 
 
-def rivals(command: Any, model: ddim.Model, cells: Sequence[Cell]) -> tuple[dict[Cell, ddim.Sampler], dict[str, str]]:
+def samplers_of(
+    command: Any, model: ddim.Model, cells: Sequence[Cell]
+) -> tuple[dict[Cell, ddim.Sampler], dict[str, str]]:
     """The samplers of every row of the models under --rival, and their weights' hashes by name.
 
     Raises:

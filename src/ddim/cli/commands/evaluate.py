@@ -10,7 +10,6 @@ import tyro
 
 import ddim
 from ddim.cli import costs, options, pictures, show, steered, typed
-from ddim.cli.rivals import rivals
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -58,9 +57,7 @@ class Command(
         cells = self._cells(ddim.process.usual_spacing(model.process))
         label = "cycle" if model.num_classes else None  # what cannot work is refused before anything is made
         samplers = {cell: self.sampler(model, label=label, **cell.how()) for cell in cells}
-        others, hashes = rivals(self, model, cells)
-        samplers |= others
-        look = self.look(model.picture_shape[0], model.device)
+        hashes, look = self._rivals(model, samplers), self.look(model.picture_shape[0], model.device)
         held = None if self.held_out is None else self.images(model, self.held_out)
         own = self.images(model)
         n = ddim.jobs.n_allowed(own, held) if self.n is None else self.n
@@ -80,8 +77,7 @@ class Command(
             return
         name = ddim.metrics.distance_name(look.name)
         stamp: dict[str, Any] = {
-            "model": self.model, "weights sha256": model.weights_hash, "distance": name, "n": n,
-            **({"rivals": hashes} if hashes else {}),
+            "model": self.model, "weights sha256": model.weights_hash, "distance": name, "n": n, "rivals": hashes,
             "seeds": f"{seeds[0]}-{seeds[-1]}", **data.stamp(self.data, self.held_out or self.data),
             **ddim.jobs.stamp_of_run(model, samplers, look, self.batch_size),
         }  # fmt: skip
@@ -91,6 +87,14 @@ class Command(
         print(show.table(ddim.jobs.heads(name), lines), "", *words, f"report: {page}", sep="\n")
         if hold is not None:
             hold.release()
+
+    def _rivals(self, model: ddim.Model, samplers: dict[Cell, ddim.Sampler]) -> dict[str, str]:
+        """Their rows, added; and their weights' hashes by name."""
+        from ddim.cli import rivals
+
+        others, hashes = rivals.samplers_of(self, model, list(samplers))
+        samplers |= others
+        return hashes
 
     def _cells(self, usual: str = "auto") -> list[Cell]:
         etas, cells = typed.reals(self.eta, "--eta"), []

@@ -1,6 +1,6 @@
 """Quality against steps: cells of a table, measured once, scored, reported."""
 
-from ddim.jobs.evaluate.cells import Cell, Rival, calls_left, make, real, rivals_of, split, stamp_of, table_of
+from ddim.jobs.evaluate.cells import Cell, Contender, calls_left, make, real, rivals_of, split, stamp_of, table_of
 from ddim.jobs.evaluate.folder import refuse_no_report, take_up
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.report import heads, table_cells, write_report
@@ -20,11 +20,11 @@ from ddim.jobs.evaluate.whole import (
 
 __all__ = [
     "Cell",
+    "Contender",
     "Made",
     "Measured",
     "RealSets",
     "Reference",
-    "Rival",
     "Row",
     "answer",
     "calls_left",

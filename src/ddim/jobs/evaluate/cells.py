@@ -81,7 +81,7 @@ OWN = "own"  # spacing of a student's row: its own times
 
 
 @dataclass(frozen=True, order=True)
-class Rival(Cell):
+class Contender(Cell):
     """A row of another model than the report's, by its name; of a student, its own walk of so many steps."""
 
     model: str = ""
@@ -102,9 +102,9 @@ def rivals_of(name: str, model: Model, cells: Sequence[Cell]) -> list[Cell]:
     """The rows of a rival: a student's own walks (a consistency student's of 1, 2, .. calls), else the same cells."""
     student = model.student
     if student is None:
-        return [Rival(c.solver, c.eta, c.steps, c.spacing, name) for c in cells]
+        return [Contender(c.solver, c.eta, c.steps, c.spacing, name) for c in cells]
     steps = range(1, student.steps + 1) if student.consistent else (student.steps,)
-    return [Rival("ddim", 0.0, S, OWN, name) for S in steps]
+    return [Contender("ddim", 0.0, S, OWN, name) for S in steps]
 
 
 def table_of(
