@@ -53,7 +53,7 @@ def test_mistakes_are_one_line_in_flags(capsys, tiny_folder, bad, tmp_path):
         (("--at", 5), "name it, --early"),
         (("--interval", "1,5"), "give --guidance"),
         (("--guidance", 2, "--label", 1, "--interval", "5"), "--interval takes two times"),
-        (("--guidance", 2, "--label", 1, "--interval", "a,b"), "--interval takes two times"),
+        (("--guidance", 2, "--label", 1, "--interval", "a,b"), "--interval takes numbers"),
         (("--guidance", "tuned", "--label", 1), "no tuned guidance for solver ddim and 2 steps"),
         (("--guide", tmp_path / "nothing", "--guidance", 2), "nothing"),
     ]:

@@ -33,7 +33,7 @@ def load_tuned(folder: Path | None, solver: str, steps: int | None, model: str) 
 
 def load_tuned_guidance(
     folder: Path | None, solver: str, steps: int, model: str, guide: str | None
-) -> tuple[float, tuple[int, int] | None]:
+) -> tuple[float, tuple[Any, Any] | None]:
     """The weight and the interval saved for this solver, number of steps, model and guide; None is the null label.
 
     Raises:
@@ -44,10 +44,10 @@ def load_tuned_guidance(
     wanted = f"guidance{'' if guide is None else ' by this guide'} for solver {solver} and {steps} steps"
     entry = _entry(folder, guidance_key(solver, steps, guide), wanted, model, remedy)
     interval = entry["interval"]
-    return float(entry["guidance"]), None if interval is None else (int(interval[0]), int(interval[1]))
+    return float(entry["guidance"]), None if interval is None else (interval[0], interval[1])
 
 
-def load_tuned_handover(folder: Path | None, solver: str, steps: int, model: str, early: str) -> int:
+def load_tuned_handover(folder: Path | None, solver: str, steps: int, model: str, early: str) -> Any:
     """The hand-over from this early network saved for this solver, number of steps and model.
 
     Raises:
@@ -55,7 +55,7 @@ def load_tuned_handover(folder: Path | None, solver: str, steps: int, model: str
     """
     remedy = f"give `at`, or run ddim tune MODEL DATA with the same `early`, `solver` {solver} and `steps` {steps}"
     wanted = f"hand-over from this early network for solver {solver} and {steps} steps"
-    return int(_entry(folder, handover_key(solver, steps, early), wanted, model, remedy)["at"])
+    return _entry(folder, handover_key(solver, steps, early), wanted, model, remedy)["at"]
 
 
 def guidance_key(solver: str, steps: int, guide: str | None) -> str:
@@ -108,10 +108,10 @@ def _table(path: Path) -> dict[str, Any]:
 def _whole(kind: str, entry: dict[str, Any]) -> bool:
     """Whether an entry holds what its kind has: a hand-over, guidance, or else times."""
     if kind == "early":
-        return isinstance(entry.get("at"), int)
+        return is_number(entry.get("at"))
     if kind == "guidance":
         interval = entry.get("interval", ())
-        return isinstance(entry.get("guidance"), int | float) and (interval is None or _times(interval, 2))
+        return is_number(entry.get("guidance")) and (interval is None or _times(interval, 2))
     return _times(entry.get("tau"))
 
 

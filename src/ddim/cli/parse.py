@@ -27,7 +27,7 @@ def command_from(name: str, command: type[T], args: list[str]) -> T:
     Raises:
         Refused: anything argv or the YAML has wrong, in one line.
     """
-    positional, args = _with_config(command, args)
+    positional, args = _with_config(command, _filled(command, args))
     if not positional:
         return _built(name, command, args)
     try:
@@ -36,6 +36,16 @@ def command_from(name: str, command: type[T], args: list[str]) -> T:
         with contextlib.suppress(Refused):
             return _built(name, command, args)
         raise
+
+
+def _filled(command: type[Any], args: list[str]) -> list[str]:
+    """The flags that may stand alone (`BARE`), each with the word it means then."""
+    bare: dict[str, str] = getattr(command, "BARE", {})
+    found: list[str] = []
+    for i, word in enumerate(args):
+        alone = i + 1 == len(args) or args[i + 1].startswith("--")
+        found += [word, bare[word]] if word in bare and alone else [word]
+    return found
 
 
 def _built(name: str, command: type[T], args: list[str]) -> T:

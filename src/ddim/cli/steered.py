@@ -65,17 +65,22 @@ class HandedOver(Beside):
 
     early: str | None = None
     """Another model, smaller, for the noisy steps, those with t > AT (stitching)."""
-    at: int | None = None
+    at: float | None = None
     """With --early: the hand-over, 1 to T; default: the one that ddim tune found."""
 
     @cached_property
     def steering(self) -> dict[str, Any]:
         early = {} if self.early is None else {"early": self.other(self.early)}
-        return {**super().steering, **early, **({} if self.at is None else {"at": self.at})}
+        return {**super().steering, **early, **({} if self.at is None else {"at": _time(self.at)})}
 
 
-def _interval(text: str) -> tuple[int, ...]:
-    found = tuple(typed.numbers(text, "--interval", 'two times like "200,800"'))
+def _time(t: float) -> float:
+    """As a process has it: times of a schedule are whole numbers, and a whole one is a time of any."""
+    return int(t) if t.is_integer() else t
+
+
+def _interval(text: str) -> tuple[float, ...]:
+    found = tuple(map(_time, typed.reals(text, "--interval")))
     if len(found) != 2:
         raise Refused(f'--interval takes two times like "200,800", got {text!r}')
     return found

@@ -18,6 +18,7 @@ from ddim.jobs.evaluate import (
     RealSets,
     Reference,
     Row,
+    above,
     answer,
     calls_left,
     cell_named,
@@ -43,7 +44,10 @@ from ddim.jobs.evaluate import (
 )
 from ddim.jobs.export import PRECISIONS, export_onnx
 from ddim.jobs.generation import complete, generate, verify, write_npz
+from ddim.jobs.guiding import GuidanceTried, TunedGuidance, tune_guidance
+from ddim.jobs.handing import HandOver, TunedHandOver, tune_handover
 from ddim.jobs.job import Share, open_job, share_of
+from ddim.jobs.judging import Judge
 from ddim.jobs.posthoc import Averages, Candidate, with_provenance
 from ddim.jobs.settled import Settled, kept_precision, settle
 from ddim.jobs.train import (
@@ -87,6 +91,9 @@ __all__ = [
     "Clock",
     "Denoising",
     "DivergedError",
+    "GuidanceTried",
+    "HandOver",
+    "Judge",
     "Learned",
     "Loss",
     "Made",
@@ -106,6 +113,9 @@ __all__ = [
     "Took",
     "TrainState",
     "Tuned",
+    "TunedGuidance",
+    "TunedHandOver",
+    "above",
     "ancestor_of",
     "answer",
     "calls_left",
@@ -155,6 +165,8 @@ __all__ = [
     "take_up",
     "train_run",
     "tune",
+    "tune_guidance",
+    "tune_handover",
     "verify",
     "with_provenance",
     "write_npz",

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from ddim.checkpoints import Checkpoint, load_tuned_guidance, load_tuned_handover
-from ddim.denoise import Autoguided, Denoiser, Stitched, refuse_outside
+from ddim.denoise import Autoguided, Denoiser, Interval, Stitched, refuse_outside
 from ddim.model.ready import Ready
 from ddim.model.told import Nulls, clipped, guided, nulls_as_json, refuse_no_number
+from ddim.process import Time
 from ddim.refused import Refused
 
 Weight = float | Literal["tuned"]
@@ -25,16 +26,16 @@ class Steering:
     """
 
     weight: float = 1.0
-    interval: tuple[int, int] | None = None
+    interval: Interval | None = None
     guide: Ready | None = None
     null: Nulls | None = None
     early: Ready | None = None
-    at: int | None = None
+    at: Time | None = None
 
     @classmethod
     def of(
-        cls, model: Ready, weight: Weight, interval: tuple[int, int] | None, guide: Ready | None, null: Nulls | None,
-        early: Ready | None, at: int | None, *, labelled: bool, solver: str, steps: int,
+        cls, model: Ready, weight: Weight, interval: Interval | None, guide: Ready | None, null: Nulls | None,
+        early: Ready | None, at: Time | None, *, labelled: bool, solver: str, steps: int,
     ) -> Self:  # fmt: skip
         """As asked for; what was tuned is looked up beside this model.
 
@@ -61,7 +62,7 @@ class Steering:
         if early is not None and at is None:
             at = load_tuned_handover(folder, solver, steps, identity, early.identity)
         if at is not None:
-            refuse_outside(model.schedule, at)
+            refuse_outside(model.process, at)
         return cls(float(weight), interval, guide, null, early, at)
 
     def denoisers(
@@ -137,12 +138,14 @@ def _told(checkpoint: Checkpoint, value: Any = None, what: str = "process") -> s
     return f"T = {len(table) - 1} with alpha_bar[{middle}] = {float(table[middle]):.6g}"
 
 
-def _interval(model: Ready, weight: float, interval: Any) -> tuple[int, int]:
-    """Two times of the schedule, the cleaner one first."""
-    T = model.schedule.T
+def _interval(model: Ready, weight: float, interval: Any) -> Interval:
+    """Two times of the process, the cleaner one first."""
+    process, T = model.process, model.process.T
     if weight == 1.0:
         raise Refused(f"`interval` {tuple(interval)} says where guidance acts: give `guidance`, a weight other than 1")
-    if len(interval) != 2 or not all(isinstance(t, int) and 0 <= t <= T for t in interval):
-        raise Refused(f"`interval` is (low, high), two whole times in 0..{T}; got {tuple(interval)}")
+    whole = (int,) if process.discrete else (int, float)
+    if len(interval) != 2 or not all(isinstance(t, whole) and 0 <= t <= T for t in interval):
+        kind = "whole times" if process.discrete else "times"
+        raise Refused(f"`interval` is (low, high), two {kind} in 0..{T:g}; got {tuple(interval)}")
     low, high = interval
     return low, high

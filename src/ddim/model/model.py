@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from ddim.denoise import Denoiser, bound, labels
+from ddim.denoise import Denoiser, Interval, bound, labels
 from ddim.files import VERSION
 from ddim.model.asked import (
     UNSAID,
@@ -98,8 +98,8 @@ class Model(Ready):
         self, *, steps: int | None = None, spacing: str | Sequence[Time] = "auto", tau: Sequence[Time] | None = None,
         solver: str | Solver[Any] = "ddim", eta: Eta = 0.0,
         label: Labels = None, conditions: Told | None = None,
-        guidance: Weight = 1.0, interval: tuple[int, int] | None = None, guide: Ready | None = None,
-        null: Nulls | None = None, early: Ready | None = None, at: int | None = None,
+        guidance: Weight = 1.0, interval: Interval | None = None, guide: Ready | None = None,
+        null: Nulls | None = None, early: Ready | None = None, at: Time | None = None,
         clip: bool | None = None, precision: str = "fp32", compiled: bool = False,
     ) -> Sampler:  # fmt: skip
         """Everything that decides an image, composed once; `.sample(seeds)`, `.encode(x)`, `.decode(z)`, `.recipe`.

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from ddim import engine
 from ddim.checkpoints import Checkpoint, Student, guidance_key, handover_key, keep_tuned, save_tuned
+from ddim.denoise import Interval, labels
 from ddim.files import digest
 from ddim.model.asked import labels_of
 from ddim.model.saving import save_model
 from ddim.nets import weights_hash
-from ddim.process import Schedule
+from ddim.process import Schedule, Time
 from ddim.refused import Refused
 
 
@@ -135,7 +136,7 @@ class Ready:
         return save_tuned(self._kept_in("times"), solver, tuple(times), self.checkpoint.identity)
 
     def save_guidance(
-        self, weight: float, interval: tuple[int, int] | None, *, solver: str, steps: int, guide: Ready | None = None
+        self, weight: float, interval: Interval | None, *, solver: str, steps: int, guide: Ready | None = None
     ) -> Path:
         """Keep a weight and its interval: `sampler(guidance="tuned")` takes them for this solver, steps and guide.
 
@@ -146,7 +147,7 @@ class Ready:
         found = {"guidance": weight, "interval": None if interval is None else list(interval)}
         return keep_tuned(self._kept_in("guidance"), key, found, self.checkpoint.identity)
 
-    def save_handover(self, at: int, early: Ready, *, solver: str, steps: int) -> Path:
+    def save_handover(self, at: Time, early: Ready, *, solver: str, steps: int) -> Path:
         """Keep a hand-over: `sampler(early=early)` takes it for this solver and number of steps.
 
         Raises:
@@ -181,6 +182,14 @@ class Ready:
     def __getstate__(self) -> dict[str, Any]:
         """Without what was made ready: a copy, or another process, makes its own."""
         return vars(self) | {"_prepared": {}}
+
+    def operations(self) -> int | None:
+        """Floating-point operations of a network call, an image; None where another runtime does them."""
+        if self.exported:
+            return None
+        told = labels(None if self.num_classes is None else torch.zeros(1, dtype=torch.int64, device=self.device))
+        denoise, x = self.checkpoint.denoiser(), torch.zeros(1, *self.shape, device=self.device)
+        return engine.operations(lambda: denoise(x, 1, told))
 
     def runs_in(self, precision: str) -> str:
         """The number format of a job that asks for this one: "auto" made definite; an exported network has its own."""

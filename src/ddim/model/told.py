@@ -35,11 +35,11 @@ class How(TypedDict, total=False):
     label: Labels
     conditions: Told | None
     guidance: float | Literal["tuned"]
-    interval: tuple[int, int] | None
+    interval: Interval | None
     guide: Ready | None
     null: Nulls | None
     early: Ready | None
-    at: int | None
+    at: Time | None
     clip: bool | None
     precision: str
     compiled: bool

@@ -67,7 +67,7 @@ class Command(
         label = edits.one_class(model, self.label, "--label")
         sampler = self.sampler(model, steps=self.steps_of(model), label=label, clip=False, precision=precision)
         made = getattr(self, f"_by_{kind}")(model, sampler, x, seeds)
-        told = {k: str(v) for k, v in vars(self).items() if k not in ("out", "model", "image")}
+        told = {k: str(getattr(self, k)) for k in self.__dataclass_fields__ if k not in ("out", "model", "image")}
         told |= {"steps": str(len(sampler.tau) - 1), "precision": model.runs_in(precision)}
         recipe = {"model": self.model, "weights": model.weights_hash, "image": str(self.image), "edit": kind} | told
         words = ["before", *(f"seed {s}" if len(seeds) > 1 else "after" for s in seeds)]
@@ -98,10 +98,9 @@ class Command(
     def _by_label(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
         from ddim.cli import edits
 
-        how: Any = {"tau": sampler.tau, "spacing": "auto", "precision": self.to_come_back}
-        how |= {"guidance": 1.0, "guide": None, "interval": None}
+        how: Any = {"tau": sampler.tau, "spacing": "auto", "guidance": 1.0, "guide": None, "interval": None}
         source = edits.one_class(model, self.from_label, "--from-label")
-        plain, strength = self.sampler(model, label=source, **how), self.strength
+        plain, strength = self.sampler(model, label=source, precision=self.to_come_back, **how), self.strength
         made = ddim.uses.by_label(
             plain.bare, sampler.space.encode(x), sampler.tau, source=model.labels(source, 1),
             target=sampler.conditions(seeds).per_image["label"], strength=1.0 if strength is None else strength,

@@ -4,7 +4,7 @@ from ddim.jobs.evaluate.cells import Cell, Contender, calls_left, make, real, ri
 from ddim.jobs.evaluate.folder import refuse_no_report, take_up
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.report import heads, table_cells, write_report
-from ddim.jobs.evaluate.scoring import Reference, Row, answer, compared
+from ddim.jobs.evaluate.scoring import Reference, Row, above, answer, compared
 from ddim.jobs.evaluate.stamps import stamp_of_run
 from ddim.jobs.evaluate.whole import (
     Measured,
@@ -26,6 +26,7 @@ __all__ = [
     "RealSets",
     "Reference",
     "Row",
+    "above",
     "answer",
     "calls_left",
     "cell_named",

@@ -136,9 +136,15 @@ def compared(rows: Mapping[Cell, Row], made: Mapping[Cell, Made]) -> list[Row]:
             alike = bool((target.features == target.features[0]).all())  # a collapsed model: nothing to measure by
             same = None if alike else estrangement(made[cell].features, target.features)
             row = replace(row, consistency=same, rms=rms)
-        spread = _std([a - b for a, b in zip(row.resampled, best.resampled, strict=True)])
-        out.append(replace(row, behind=row.distance - best.distance, behind_std=spread))
+        behind, error = above(row, best)
+        out.append(replace(row, behind=behind, behind_std=error))
     return out
+
+
+def above(row: Row, other: Row) -> tuple[float, float | None]:
+    """How far a row's distance is above another's of the same seeds, and the error of that: both are resampled at the
+    same places, so that what they have in common drops out."""
+    return row.distance - other.distance, _std([a - b for a, b in zip(row.resampled, other.resampled, strict=True)])
 
 
 def answer(rows: Sequence[Row], name: str, floor: Row | None = None) -> list[str]:
