@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +25,40 @@ class Log:
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        path = folder / LOG
+        self.folder, path = folder, folder / LOG
         kept = [line for line in lines(path) if line["step"] <= step]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
+        self.hook, threading.excepthook = threading.excepthook, self._heard
         self.board = SummaryWriter(str(folder / BOARD), purge_step=step + 1)  # type: ignore[no-untyped-call]
 
     def write(self, p: Progress, **more: int) -> None:
         """A line, with whatever else there is to tell."""
         numbers = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in p._asdict().items()}
-        self.file.write(json.dumps({**numbers, "step": p.step, **more}) + "\n")
-        self.file.flush()
-        for name, value in (p._asdict() | more).items():
-            if name != "step":
-                self.board.add_scalar(f"train/{name}", value, p.step)  # type: ignore[no-untyped-call]
+        try:
+            self.file.write(json.dumps({**numbers, "step": p.step, **more}) + "\n")
+            self.file.flush()
+            for name, value in (p._asdict() | more).items():
+                if name != "step":
+                    self.board.add_scalar(f"train/{name}", value, p.step)  # type: ignore[no-untyped-call]
+        except OSError as error:  # neither writer says where
+            raise OSError(error.errno, error.strerror or str(error), str(self.folder)) from None
 
     def picture(self, image: Any, step: int) -> None:
         pixels = np.asarray(image.convert("RGB"))
         self.board.add_image("previews", pixels, step, dataformats="HWC")  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        self.file.close()
-        self.board.close()  # type: ignore[no-untyped-call]
+        with contextlib.suppress(OSError):  # whatever could not be written was said by `write`
+            self.file.close()
+        with contextlib.suppress(OSError):
+            self.board.close()  # type: ignore[no-untyped-call]
+        threading.excepthook = self.hook
+
+    def _heard(self, args: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread hands a failure to the next `write`, and prints a traceback beside it."""
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
+            self.hook(args)
 
 
 FIELDS: dict[str, Rule] = {"step": counted(0)} | dict.fromkeys(Progress._fields[1:], NUMBER)
