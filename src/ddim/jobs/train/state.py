@@ -23,6 +23,7 @@ from ddim.files import Hold, whole_file
 from ddim.jobs.train.recipe import Pace, Recipe
 from ddim.nets import DiffusersNetwork, Ema, Powers, build
 from ddim.refused import Refused
+from ddim.stored import is_whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -187,6 +188,15 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
+def _refuse_no_numbers(content: Any) -> None:
+    """What is no counter would be met steps later."""
+    losses, back = content["losses"], content.get("retreat") or [0, 0, 1.0]
+    counters = [content["step"], content["ema_updates"], losses[2], *back[:2]]
+    told = len(losses) == len(back) == 3 and all(isinstance(v, float) for v in [*losses[:2], back[2]])
+    if not (told and all(is_whole(v, 0) for v in counters)):
+        raise ValueError("its counters and losses are no numbers")
+
+
 def load_checkpoint(path: Path, state: TrainState[Any]) -> None:
     """Put a checkpoint into a fresh state of the same recipe.
 
@@ -195,6 +205,7 @@ def load_checkpoint(path: Path, state: TrainState[Any]) -> None:
     """
     content = read_torch(path)
     try:
+        _refuse_no_numbers(content)
         state.unwrapped.load_state_dict(content["network"])
         state.optimizer.load_state_dict(content["optimizer"])
         for name, value in state.ema.shadow.items():
