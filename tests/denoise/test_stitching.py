@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddim import DDIM, Clip, GaussianDenoiser, Refused, Schedule, noise, sample, tau, trajectory
+from ddim import DDIM, Clip, GaussianDenoiser, NetworkDenoiser, Refused, Schedule, noise, sample, tau, trajectory
 from ddim.denoise import NONE, Autoguided, Bound, Conditions, Denoiser, Stitched, labels
 from ddim.process import edm
 from ddim.solve import SOLVERS, asked, solver_named
@@ -122,3 +122,17 @@ def test_mistakes_are_named():
             Stitched(SMALL, LARGE, at=at)
     with pytest.raises(Refused, match="whole numbers"):
         Stitched(SMALL, LARGE, at=0.5)
+
+
+def test_a_variance_is_that_of_the_network_in_charge():
+    def said(x, t):
+        return torch.cat([0.5 * x, torch.sin(x)], 1)
+
+    told = NetworkDenoiser(said, SCHEDULE, learned_variance="learned_range")
+    silent = NetworkDenoiser(lambda x, t: 0.2 * x, SCHEDULE)
+    both = Stitched(told, told, at=600)
+    assert both.variance == "learned_range" == Autoguided(told, silent, 2.0).variance
+    assert Stitched(told, silent, at=600).variance is None is Autoguided(silent, told, 2.0).variance
+    for t in (700, 5, torch.tensor([700, 5, 601, 600])):
+        torch.testing.assert_close(both(X, t).variance, torch.sin(X))
+        torch.testing.assert_close(Autoguided(told, silent, 2.0)(X, t).variance, torch.sin(X))
