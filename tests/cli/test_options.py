@@ -94,8 +94,8 @@ def test_arguments_keep_their_places():
         "export": ["model", "out"], "encode": ["model", "images"], "decode": ["model", "latents"],
         "reconstruct": ["model", "data"], "consistency": ["model"], "interpolate": ["model"],
         "edit": ["model", "image"], "evaluate": ["model", "data"], "tune": ["model", "data"], "bench": ["model"],
-        "demo": ["model"], "measure": ["folder", "data"], "ema": ["trained"],
-        "distil": ["model", "data"],
+        "demo": ["model"], "measure": ["folder", "data"], "ema": ["trained"], "distil": ["model", "data"],
+        "likelihood": ["model", "data"],
     }  # fmt: skip
 
 

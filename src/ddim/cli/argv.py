@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "edit": "change an image by strength, mask, label or direction",
     "evaluate": "quality against steps, eta and solver: a report",
     "measure": "the quality of images that exist already, by the measures of evaluate",
+    "likelihood": "how likely real images are under a model, in bits a dimension, with its errors",
     "tune": "find the best times for this model under a budget of calls",
     "bench": "what each engine switch buys on this machine",
     "demo": "the bundled models at 5, 10, 20, 50 steps beside DDPM, in one picture",

@@ -49,6 +49,7 @@ from ddim.jobs.handing import HandOver, TunedHandOver, tune_handover
 from ddim.jobs.job import Share, open_job, share_of
 from ddim.jobs.judging import Judge
 from ddim.jobs.posthoc import Averages, Candidate, with_provenance
+from ddim.jobs.scored import Budget, Scoring, bits_by_image, error_budget, score_images, scored_rows
 from ddim.jobs.settled import Settled, kept_precision, settle
 from ddim.jobs.train import (
     AVERAGES,
@@ -85,6 +86,7 @@ __all__ = [
     "PRECISIONS",
     "Averages",
     "Bench",
+    "Budget",
     "Cadence",
     "Candidate",
     "Cell",
@@ -105,6 +107,7 @@ __all__ = [
     "Recipe",
     "Reference",
     "Row",
+    "Scoring",
     "Settled",
     "Share",
     "Standing",
@@ -118,12 +121,14 @@ __all__ = [
     "above",
     "ancestor_of",
     "answer",
+    "bits_by_image",
     "calls_left",
     "cell_named",
     "classes_known",
     "compared",
     "complete",
     "distil_run",
+    "error_budget",
     "export_onnx",
     "exported_networks",
     "fit",
@@ -147,6 +152,8 @@ __all__ = [
     "refuse_student",
     "resolve_precision",
     "rivals_of",
+    "score_images",
+    "scored_rows",
     "settle",
     "share_cells",
     "share_of",

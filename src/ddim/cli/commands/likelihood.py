@@ -1,0 +1,117 @@
+"""`ddim likelihood`: bits a dimension of real images, with what every part of their error comes to."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+import ddim
+from ddim.cli import options, pictures, show
+from ddim.files import VERSION, write_text
+from ddim.refused import Refused
+
+if TYPE_CHECKING:
+    from ddim.data import Images
+    from ddim.denoise import Denoiser
+
+SHOWN = 8  # pictures of each row of the overview
+
+
+@options.command
+class Command(options.OnDevice, options.Exactly, options.Batched, options.Labelled, options.Out, pictures.OfData,
+              options.OfModel):  # fmt: skip
+    """How likely are real images under a model? Bits a dimension along its flow, with an error budget of four parts;
+    interrupted, the same command goes on.
+
+    Levels 0..255 are dequantised uniformly; the network is asked without clip and guidance.
+    """
+
+    out: Annotated[Path | None, tyro.conf.arg(metavar="REPORT")] = None
+    """Folder for likelihood.csv (every image), likelihood.json and likelihood.png (the most and the least likely)."""
+    n: Annotated[int, options.COUNT] = 1000
+    """How many images: the first COUNT, or all there are."""
+    tolerance: float = 1e-4
+    """Largest error of a step of the flow; what it comes to is measured on the first images."""
+    probes: int = 4
+    """Vectors that estimate the trace, each as dear as a network call; 0 takes the exact one (small images)."""
+    draws: int = 2
+    """Dequantisations of each image."""
+    label: str | None = None
+    """For class-conditional models: a class, or "data" for those of the data; open without it."""
+    seed: int = 0
+    """Of dequantisation and probes."""
+    batch_size: int = 16
+
+    def run(self) -> None:
+        out = self.place("REPORT")
+        self.refuse_no_batch()
+        if self.n < 2 or self.seed < 0 or self.probes < 0:
+            raise Refused(
+                f"--count is at least 2, --seed and --probes at least 0; got {self.n}, {self.seed}, {self.probes}"
+            )
+        how = ddim.jobs.Scoring(self.tolerance, self.probes or None, self.draws, seed=self.seed)
+        share = ddim.jobs.share_of(os.environ)
+        model = self.load()
+        data = self.images(model)
+        n = min(self.n, len(data))
+        classes = self._classes(model, data, n)
+        ddim.jobs.open_job(out, {
+            "model": self.model, "weights": model.weights_hash, "reading": dict(model.reading), "n": n,
+            "data": data.report.sha256, **vars(how), "label": self.label, "batch": self.batch_size,
+            "precision": self.precision, "version": VERSION,
+        })  # fmt: skip
+
+        def told(places: list[int]) -> Denoiser:
+            own = None if classes is None else model.labels([classes[place] for place in places], len(places))
+            return model.denoiser(label=own, clip=False, precision=self.precision)
+
+        with show.progress(len(range(share.rank, n, share.world)), "images") as bar:
+            for done in ddim.jobs.score_images(
+                told,
+                model.space,
+                data.pixels[:n],
+                how,
+                out,
+                batch_size=self.batch_size,
+                device=model.device,
+                share=share,
+            ):
+                bar(done)
+        rows = ddim.jobs.scored_rows(out, n, self.batch_size)
+        if rows is None:
+            print(f"process {share.rank} is done; others are still at work on {out}")
+            return
+        print(self._report(out, data, rows, classes))
+
+    def _classes(self, model: ddim.Model, data: Images, n: int) -> dict[int, int] | None:
+        if self.label == "data" and data.labels is None:
+            raise Refused(f"--label data: {self.data} has no labels")
+        known = "" if data.labels is None else ",".join(map(str, data.labels[:n].tolist()))
+        return self.classes(model, range(n), known if self.label == "data" else None)
+
+    def _report(self, out: Path, data: Images, rows: list[dict[str, float]], classes: dict[int, int] | None) -> str:
+        found, each = ddim.jobs.error_budget(rows), ddim.jobs.bits_by_image(rows)
+        document: dict[str, Any] = {"n": len(each), **vars(found)}
+        write_text(out / "likelihood.json", json.dumps(document, indent=1))
+        label = {} if classes is None else classes
+        lines = [f"{place},{label.get(place, '')},{bits:.6f}" for place, bits in sorted(each.items())]
+        write_text(out / "likelihood.csv", "\n".join(["place,label,bits", *lines, ""]))
+        order = sorted(each, key=lambda place: each[place])
+        few = [*order[:SHOWN], *order[max(SHOWN, len(order) - SHOWN):]]  # fmt: skip
+        words = [f"{each[place]:.2f}" for place in few]
+        rows_are = ["most likely", "least likely"] if len(few) > SHOWN else None
+        scale = ddim.pixels.enlargement(data.shape[1], SHOWN)
+        ddim.pixels.save_png(
+            out / "likelihood.png",
+            ddim.pixels.grid(data.pixels[few], SHOWN, row_labels=rows_are, captions=words, scale=scale),
+        )
+        return (
+            f"{found.bits:.4f} bits a dimension, mean of {len(each)} images\n"
+            f"its error: finite sample {found.sample:.2g} (with the next two in it), trace {found.trace:.2g}, dequantisation "
+            f"{found.dequantisation:.2g}; solver {found.solver:.2g} (tolerance {self.tolerance:g}, against a tenth)\n"
+            f"{out / 'likelihood.csv'}, {out / 'likelihood.json'}, {out / 'likelihood.png'}"
+        )
