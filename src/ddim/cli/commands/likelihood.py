@@ -111,7 +111,8 @@ class Command(options.OnDevice, options.Exactly, options.Batched, options.Labell
         )
         return (
             f"{found.bits:.4f} bits a dimension, mean of {len(each)} images\n"
-            f"its error: finite sample {found.sample:.2g} (with the next two in it), trace {found.trace:.2g}, dequantisation "
-            f"{found.dequantisation:.2g}; solver {found.solver:.2g} (tolerance {self.tolerance:g}, against a tenth)\n"
+            f"its error: finite sample {found.sample:.2g} (with the next two in it), trace {found.trace:.2g}, "
+            f"dequantisation {found.dequantisation:.2g}; "
+            f"solver {found.solver:.2g} (tolerance {self.tolerance:g}, against a tenth)\n"
             f"{out / 'likelihood.csv'}, {out / 'likelihood.json'}, {out / 'likelihood.png'}"
         )
