@@ -36,7 +36,7 @@ OWN_MEANING = {
     "batch_size": "of an optimizer step; or auto",
     "precision": "of training",
     "latents": "a file, or how many",
-    "draws": "of a picture's noise; dequantisations of an image",
+    "draws": "which times are trained on; dequantisations of an image",
     "compile": "when, or whether to measure it",
     "sigma_hat": "in place of --eta, or rows more",
     "sigma_learned": "in place of --eta, or rows more",
