@@ -38,7 +38,7 @@ def content_of(path: str | Path) -> bytes:
     return Path(path).read_bytes()
 
 
-def from_json(text: str | bytes, where: str) -> Any:
+def from_json(text: str | bytes, where: str, *, infinite: bool = False) -> Any:
     """The value of a JSON text; its numbers are finite.
 
     Raises:
@@ -46,19 +46,21 @@ def from_json(text: str | bytes, where: str) -> Any:
     """
     try:
         words = text.decode() if isinstance(text, bytes) else text
-        value = json.loads(words, parse_constant=_no_number, parse_float=_finite)
+        value = json.loads(words, parse_constant=float if infinite else _no_number, parse_float=_finite)
         return _not_deep(value)
     except (ValueError, RecursionError) as error:  # a ValueError also of bytes that are no text, or of 5000 digits
         raise Refused(f"{where} is not readable as JSON: {' '.join(str(error).split())[:200]}") from None
 
 
-def object_from_json(text: str | bytes, where: str) -> dict[str, Any]:
+def object_from_json(text: str | bytes, where: str, *, infinite: bool = False) -> dict[str, Any]:
     """A JSON object.
+
+    infinite: numbers without bounds are let through, as diffusers writes them; whoever reads a number checks it.
 
     Raises:
         Refused: not JSON, or another kind of value.
     """
-    value = from_json(text, where)
+    value = from_json(text, where, infinite=infinite)
     if not isinstance(value, dict):
         raise Refused(f"{where} must hold a JSON object")
     return value

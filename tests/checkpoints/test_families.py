@@ -47,7 +47,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_file_family_is_one_entry(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Refused, match=r"no layout of ermongroup, openai, lucidrains \(it holds toy"):
+    with pytest.raises(Refused, match=r"no layout of ermongroup, openai, lucidrains, edm, scoresde \(it holds toy"):
         open_checkpoint(file)
     monkeypatch.setitem(READERS, "toy", TOY)
     k = open_checkpoint(file, config={"a": 1})

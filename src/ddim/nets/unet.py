@@ -132,7 +132,7 @@ class DiffusersNetwork(nn.Module):
     def kind(self) -> str:
         """The class of the network, as a model folder names it."""
         everything: Any = self.unet.config
-        return str(everything.get("_class_name", PLAIN))
+        return str(everything.get("_class_name", type(self.unet).__name__))
 
     @property
     def is_plain(self) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ddim.checkpoints.families.diffusers.changes import MAX_WIDTH, change
 from ddim.checkpoints.families.diffusers.scoreunet import score_unet
+from ddim.checkpoints.families.diffusers.transformer import DIT, empty_transformer, placed
 from ddim.checkpoints.settings import SHOWN, known_only, whole
 from ddim.nets import CHANGES, LucidrainsUnet, ScoreUnet
 from ddim.refused import Refused
@@ -43,6 +44,8 @@ def filled_unet(
     """
     network = empty_unet(config, where)
     fill(network, state, weights or where)
+    if config.get("_class_name") == DIT:
+        placed(network)
     return network
 
 
@@ -54,6 +57,8 @@ def empty_unet(config: Mapping[str, Any], where: str) -> nn.Module:
         return _lucidrains(config, where)
     if config.get("_class_name") == ScoreUnet.__name__:
         return score_unet(config, where)
+    if config.get("_class_name") == DIT:
+        return empty_transformer(config, where)
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if not k.startswith("_")}
     defaults = {n: p.default for n, p in inspect.signature(UNet2DModel.__init__).parameters.items() if n != "self"}
     known_only(settings, defaults, where, "setting in the network's config")

@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import reprlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +19,25 @@ from ddim.checkpoints.facts import (
     checked,
     classes,
     labels,
-    process_in,
-    refuse_gaps,
-    schedule_in,
 )
 from ddim.checkpoints.families.diffusers import network as build
 from ddim.checkpoints.families.diffusers import others, scheduler
-from ddim.checkpoints.families.diffusers.betas import like
-from ddim.checkpoints.families.diffusers.sampling import Sampling
+from ddim.checkpoints.families.diffusers.scheduling import range_of, sampling_of
+from ddim.checkpoints.families.diffusers.transformer import DIT, classes_of, in_our_words
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.safety import read_safetensors, read_torch
 from ddim.checkpoints.settings import MAX_SIDE, known_only, size, whole
 from ddim.files import read_json, sha256
 from ddim.nets import DiffusersNetwork, LucidrainsUnet, ScoreUnet
-from ddim.process import Schedule
 from ddim.refused import Refused
 
+FILES = ("unet/config.json", "transformer/config.json", "config.json", "model_index.json")
 STEM = "diffusion_pytorch_model"
-ASSUMED = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "num_train_timesteps": 1000}
 
 
 def is_folder(path: Path) -> bool:
     """Whether a diffusers network lies there: unet/config.json, or config.json itself."""
-    return any((path / name).is_file() for name in ("unet/config.json", "config.json", "model_index.json"))
+    return any((path / name).is_file() for name in FILES)
 
 
 def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Checkpoint:
@@ -58,16 +53,18 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
     """
     folder = Path(path)
     _check_index(folder)
-    place = folder / "unet" if (folder / "unet").is_dir() else folder
+    place = next((folder / name for name in ("unet", "transformer") if (folder / name).is_dir()), folder)
     if not (place / "config.json").is_file():
         raise Refused(f"{folder} has no unet/config.json, so it is not a diffusers model folder")
     for_network, for_scheduler, for_facts = _split(config or {})
     net_file, our_file = place / "config.json", folder / OURS
     net_config = read_json(net_file) | for_network
+    if net_config.get("_class_name") == DIT:
+        net_config = in_our_words(net_config, str(net_file))
     told = read_json(our_file) if our_file.is_file() else {}
     facts, meta = checked(told, str(our_file)) | checked(for_facts, "the settings given"), told | for_facts
     notes: list[str] = []
-    said = _scheduler(folder, for_scheduler, facts, notes)
+    said = sampling_of(folder, for_scheduler, facts, notes)
     state, digest, weights = _weights(place)
     _refuse_others(facts.get("sha256"), digest, weights)
     shape = shape_of(net_config, facts, str(net_file))
@@ -87,7 +84,7 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
         learned_variance=learned,
         spacing=said.spacing if "timestep_spacing" in for_scheduler else facts.get("spacing") or said.spacing,
         variance_type=(None if "variance_type" in for_scheduler else facts.get("variance_type")) or said.variance_type,
-        data_range=_range(facts, said, notes),
+        data_range=range_of(facts, said, notes),
         notes=(*(facts.get("notes") or ()), *said.notes, *notes),
         meta=meta,
         student=facts.get("student"),
@@ -99,10 +96,10 @@ def _check_index(folder: Path) -> None:
     if not (folder / "model_index.json").is_file():
         return
     parts = {k: v for k, v in read_json(folder / "model_index.json").items() if isinstance(v, list) and any(v)}
-    network = parts.get("unet", [None, None])[-1]
-    if network not in ("UNet2DModel", LucidrainsUnet.__name__, ScoreUnet.__name__):
-        raise Refused(f"{folder}: its network is {network}, but only UNet2DModel is a pixel DDPM's")
-    others = sorted(set(parts) - {"unet", "scheduler"})
+    network = parts.get("unet", parts.get("transformer", [None, None]))[-1]
+    if network not in ("UNet2DModel", DIT, LucidrainsUnet.__name__, ScoreUnet.__name__):
+        raise Refused(f"{folder}: its network is {network}, but only UNet2DModel and {DIT} make pixels")
+    others = sorted(set(parts) - {"unet", "transformer", "scheduler"})
     if others:
         raise Refused(f"{folder} is a pipeline with {', '.join(others)}: not a DDPM of pixels, and not supported")
 
@@ -125,37 +122,6 @@ def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], d
                 (key,), names, "the settings given", "setting of a diffusers network, its scheduler or ddim.json"
             )
     return parts[0], parts[1], parts[2]
-
-
-def _scheduler(folder: Path, given: dict[str, Any], facts: Mapping[str, Any], notes: list[str]) -> Sampling:
-    found = [p for p in (folder / "scheduler/scheduler_config.json", folder / "scheduler_config.json") if p.is_file()]
-    if facts.get("process") is not None:
-        return _told(folder, read_json(found[0]) if found else {}, given, facts)
-    config = (read_json(found[0]) if found else ASSUMED) | given
-    said = others.read(config) if others.is_other(config) else scheduler.read(config)
-    if not found and not given:
-        notes.append("no scheduler_config.json: assumed T = 1000, linear betas 1e-4 to 0.02, epsilon prediction")
-    if facts.get("alpha_bar") is None or any(k.startswith(("beta_", "trained", "rescale", "num_train")) for k in given):
-        return said
-    schedule = schedule_in(facts, str(folder / OURS))
-    if not isinstance(said.process, Schedule) or not like(schedule, said.process):
-        raise Refused(
-            f"{folder}: ddim.json's alpha_bar is another schedule than scheduler_config.json's; remove the wrong one"
-        )
-    return replace(said, process=schedule)
-
-
-def _told(folder: Path, config: Mapping[str, Any], given: Mapping[str, Any], facts: Mapping[str, Any]) -> Sampling:
-    """What ddim.json says of a continuous process; a scheduler_config.json beside it must be of the same one."""
-    if given:
-        raise Refused(f"{folder} says everything of its process itself: leave {', '.join(given)} out")
-    where = str(folder / OURS)
-    refuse_gaps(facts, ("prediction",), where, "save the model again")
-    sampling = {name: facts[name] for name in SAMPLING if facts.get(name) is not None}
-    said = Sampling(prediction=facts["prediction"], **process_in(facts, where), **sampling)
-    if config and others.is_other(config) and others.read(config).process != said.process:
-        raise Refused(f"{folder}: ddim.json's process is another than scheduler_config.json's; remove the wrong one")
-    return said
 
 
 def _weights(place: Path) -> tuple[dict[str, Tensor], str, Path]:
@@ -230,21 +196,13 @@ def _learned_variance(config: Mapping[str, Any], where: str) -> bool:
 
 
 def _embeddings(config: Mapping[str, Any], where: str) -> int | None:
+    if config.get("_class_name") == DIT:
+        return classes_of(config)
     if config.get("num_class_embeds") is None:
         return None
     return whole(config, "num_class_embeds", 1, where=where)
 
 
-def _said(said: Sampling) -> dict[str, Any]:
+def _said(said: Any) -> dict[str, Any]:
     """What the scheduler's file says, but for the spacing."""
     return {k: getattr(said, k) for k in (*SAMPLING, *ON_REAL_TIMES, "process", "prediction") if k != "spacing"}
-
-
-def _range(facts: Mapping[str, Any], said: Sampling, notes: list[str]) -> tuple[float, float]:
-    if facts.get("data_range") is None:
-        if said.data_range is not None:
-            return said.data_range
-        notes.append("data range assumed -1 to 1, as diffusers trains")
-        return (-1.0, 1.0)
-    low, high = facts["data_range"]
-    return low, high

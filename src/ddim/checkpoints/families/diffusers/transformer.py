@@ -1,0 +1,66 @@
+"""diffusers' DiT of pixels (arXiv 2212.09748), checked before memory is spent on it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ddim.checkpoints.families.diffusers.changes import MAX_WIDTH
+from ddim.checkpoints.settings import MAX_SIDE, known_only, whole
+from ddim.refused import Refused
+
+DIT = "DiTTransformer2DModel"
+WHOLES = {
+    "num_attention_heads": (16, 1024), "attention_head_dim": (72, 1024), "in_channels": (4, MAX_SIDE),
+    "num_layers": (28, 256), "norm_num_groups": (32, MAX_WIDTH), "sample_size": (32, 2048), "patch_size": (2, 1024),
+    "num_embeds_ada_norm": (1000, MAX_WIDTH),
+}  # fmt: skip
+FAULTS = (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, LookupError, AssertionError)
+
+
+def in_our_words(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A DiT's configuration with what readers of networks ask for: channels out, and classes with the null label."""
+    own = {name: whole(config, name, usual, most, where=where) for name, (usual, most) in WHOLES.items()}
+    out = config.get("out_channels") or own["in_channels"]
+    return dict(config) | {"out_channels": out, "sample_size": own["sample_size"]}
+
+
+def classes_of(config: Mapping[str, Any]) -> int:
+    """Its embeddings: one a class, and the last for none."""
+    return int(config.get("num_embeds_ada_norm", 1000)) + 1
+
+
+def empty_transformer(config: Mapping[str, Any], where: str) -> nn.Module:
+    """The network on torch's meta device: shapes without memory.
+
+    Raises:
+        Refused: a setting that is unknown, or makes no network.
+    """
+    from diffusers import DiTTransformer2DModel
+
+    settings = {k: v for k, v in config.items() if not k.startswith("_")}
+    known_only(settings, set(inspect.signature(DiTTransformer2DModel.__init__).parameters) - {"self"}, where,
+               "setting in the network's config")  # fmt: skip
+    in_our_words(config, where)
+    try:
+        with torch.device("meta"):
+            return cast(nn.Module, DiTTransformer2DModel(**settings))  # type: ignore[no-untyped-call]  # diffusers has no types
+    except FAULTS as error:
+        raise Refused(f"{where}: diffusers cannot build this network: {' '.join(str(error).split())[:200]}") from None
+
+
+def placed(network: Any) -> None:
+    """Give a network that was filled its table of places, which is in no file."""
+    from diffusers.models.embeddings import PatchEmbed
+
+    c, own = network.config, network.pos_embed
+    wide = c["num_attention_heads"] * c["attention_head_dim"]
+    real = PatchEmbed(
+        height=c["sample_size"], width=c["sample_size"], patch_size=c["patch_size"], in_channels=c["in_channels"],
+        embed_dim=wide,
+    )  # type: ignore[no-untyped-call]  # diffusers has no types  # fmt: skip
+    own.pos_embed = real.pos_embed
