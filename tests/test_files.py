@@ -107,6 +107,24 @@ def test_what_is_written_has_the_mode_of_any_other_file(tmp_path):
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o750
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a umask is of POSIX")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_weights_have_it_too_though_safetensors_gives_them_another(tmp_path, mask, mode):
+    """safetensors writes a file of its own, for nobody else to read, and puts it in the place of the temporary one."""
+    from safetensors.torch import save_file
+
+    kept, tensors = os.umask(mask), {"a": torch.zeros(2)}
+    try:
+        write_tensors(tmp_path / "a.safetensors", tensors, {})
+        with whole_folder(tmp_path / "model") as place:
+            (place / "unet").mkdir()
+            save_file(tensors, place / "unet" / "w.safetensors")
+    finally:
+        os.umask(kept)
+    for path in (tmp_path / "a.safetensors", tmp_path / "model" / "unet" / "w.safetensors"):
+        assert path.stat().st_mode & 0o777 == mode
+
+
 def test_a_new_folder_appears_at_once_and_synced(tmp_path, order):
     with whole_folder(tmp_path / "f") as folder:
         (folder / "sub").mkdir()

@@ -34,7 +34,9 @@ def whole_file(path: str | Path, *, new: bool = False) -> Iterator[Path]:
     with _disk_named(Path(path)):
         try:
             os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            ordinary = partial.stat().st_mode
             yield partial
+            partial.chmod(ordinary)  # safetensors puts a file of its own there, which nobody else may read
             _sync(partial)
             if new:
                 _place_new(partial, Path(path))
@@ -89,7 +91,10 @@ def whole_folder(path: str | Path, *, last: tuple[str, ...] = (), new: bool = Fa
 def _settle(temporary: Path, target: Path, last: tuple[str, ...], new: Path | None) -> None:
     """`new` is what the user calls a folder that nobody else may have filled."""
     inside = sorted(temporary.rglob("*"))
+    ordinary = temporary.stat().st_mode & 0o666  # of a file beside a folder that the umask let be so
     for path in [*inside, temporary]:
+        if path.is_file():
+            path.chmod(ordinary)
         _sync(path)
     names = [p.relative_to(temporary) for p in inside if p.is_file()]
     if new is not None:
