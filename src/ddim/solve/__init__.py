@@ -12,12 +12,14 @@ from ddim.solve.dpmpp import DPMSolverPP
 from ddim.solve.fresh import Fresh
 from ddim.solve.heun import Heun
 from ddim.solve.implicit import Implicit, Solved
-from ddim.solve.named import SOLVERS, solver_named
+from ddim.solve.langevin import Langevin, PredictorCorrector
+from ddim.solve.maruyama import Churned, EulerMaruyama
+from ddim.solve.named import SDE, SOLVERS, solver_named
 from ddim.solve.unipc import UniPC
 from ddim.solve.walk import asked, end_of, refuse_whole_numbers, sample, step_noise, trajectory
 
 __all__ = [
-    "AB", "DDIM", "GROWTH", "PLMS", "SOLVERS", "Coupled", "DPMSolverPP", "Fresh", "Heun", "Implicit", "Older",
-    "Solved", "Solver", "Step", "UniPC", "asked", "end_of", "gamma_for", "integrated", "refuse_whole_numbers",
-    "sample", "solver_named", "step_noise", "trajectory",
+    "AB", "DDIM", "GROWTH", "PLMS", "SDE", "SOLVERS", "Churned", "Coupled", "DPMSolverPP", "EulerMaruyama", "Fresh",
+    "Heun", "Implicit", "Langevin", "Older", "PredictorCorrector", "Solved", "Solver", "Step", "UniPC", "asked",
+    "end_of", "gamma_for", "integrated", "refuse_whole_numbers", "sample", "solver_named", "step_noise", "trajectory",
 ]  # fmt: skip

@@ -49,6 +49,11 @@ class Solver(ABC, Generic[C]):
         return False
 
     @property
+    def draws(self) -> int:
+        """Independent tensors of noise a step takes; z has them in front, (draws, B, *), where they are several."""
+        return 1
+
+    @property
     def needs_variance(self) -> bool:
         """Whether steps use the variance that a network says."""
         return False

@@ -35,7 +35,7 @@ def trajectory(
     solver: Solver[C],
     tau: Sequence[Any],
     x: Tensor,
-    noise: Callable[[Any], Tensor] | None = None,
+    noise: Callable[..., Tensor] | None = None,
     carry: C | None = None,
     *,
     conditions: Conditions = NONE,
@@ -49,7 +49,8 @@ def trajectory(
         solver: takes each step; unchanged by it.
         tau: strictly falling times to sample, strictly rising ones to encode (deterministic solvers only).
         x: x at tau[0], (B, *).
-        noise: t -> fresh N(0, 1) noise (B, *) for the step that starts at t; needed by stochastic solvers.
+        noise: t -> fresh N(0, 1) noise (B, *) for the step that starts at t; needed by stochastic solvers. Solvers that
+            take several ask for (t, k), k = 1, 2, .., as well.
         carry: of an earlier step, to go on from there; default the solver's own beginning.
         conditions: handed to the network at every call.
 
@@ -73,7 +74,7 @@ def trajectory(
     solver.suits(denoise)
     held = solver.init() if carry is None else carry
     for t, s in pairs:
-        z = noise(t) if solver.stochastic and noise is not None else None
+        z = _drawn(noise, t, solver.draws) if solver.stochastic and noise is not None else None
         noted = _Noted(denoise, [])
         step = solver.step(noted, x, t, s, held, z)
         x, held = step.x, step.carry
@@ -105,11 +106,23 @@ def end_of(walk: Iterator[Step[Any]]) -> Tensor:
     return last.x
 
 
-def step_noise(seeds: Sequence[int], like: Tensor) -> Callable[[Any], Tensor]:
-    """t -> the noise of the step that starts at t: row i depends on (seeds[i], t) only; shaped as `like` (B, *)."""
+def step_noise(seeds: Sequence[int], like: Tensor) -> Callable[..., Tensor]:
+    """t -> the noise of the step that starts at t: row i depends on (seeds[i], t) only; shaped as `like` (B, *).
+
+    (t, k) -> the k-th more of that step.
+    """
     if len(seeds) != len(like):
         raise Refused(f"{len(like)} images need {len(like)} seeds, got {len(seeds)}")
-    return lambda t: noise(seeds, like.shape[1:], purpose=STEP, step=t, dtype=like.dtype, device=like.device)
+
+    def draw(t: Any, k: int = 0) -> Tensor:
+        purpose = STEP if k == 0 else f"{STEP}/{k}"
+        return noise(seeds, like.shape[1:], purpose=purpose, step=t, dtype=like.dtype, device=like.device)
+
+    return draw
+
+
+def _drawn(draw: Callable[..., Tensor], t: Any, count: int) -> Tensor:
+    return draw(t) if count == 1 else torch.stack([draw(t), *(draw(t, k) for k in range(1, count))])
 
 
 def sample(

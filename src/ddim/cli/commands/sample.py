@@ -39,7 +39,7 @@ class Command(
     tau: str | None = None
     """The times themselves, falling to 0, as "981,640,1,0"; in place of --steps and --spacing."""
     solver: str = "ddim"
-    """ddim, heun, or one of the multistep solvers, e.g. ab2, dpm++2m, unipc."""
+    """ddim, heun, a multistep one (ab2, dpm++2m, unipc, ..), of the SDE: euler-maruyama, pc, langevin, heun-churn."""
     label: str | None = None
     """For class-conditional models: a class "3", one a seed "3,1,4", or "cycle" (seed modulo the number of classes).
     Without it the class is left open."""
