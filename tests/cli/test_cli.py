@@ -155,7 +155,8 @@ def test_demo_shows_every_bundled_model_one_under_another(capsys, tiny_folder, t
     from ddim.cli.commands import demo
     from ddim.model import bundled_names
 
-    assert sorted(demo.BUNDLED) == sorted(bundled_names()) == ["cifar10", "mnist"]
+    shown = {*demo.BUNDLED, *(walk.student for walks in demo.BUNDLED.values() for walk in walks if walk.student)}
+    assert sorted(shown) == sorted(bundled_names()) == ["cifar10", "mnist", "mnist-4"]
     alone = demo.Command(model=str(tiny_folder), out=tmp_path / "one")
     monkeypatch.setattr(demo, "THOUSAND", demo.FEW)
     alone.run()
