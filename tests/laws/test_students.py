@@ -1,7 +1,7 @@
 """Students against closed forms: published targets, and the law that halving keeps K_S down to one step.
 
 A student that meets its targets lands where its teacher's two steps do, so on Gaussian data (where every DDIM step is
-affine) it has the teacher's gain at every halving: theory.md section 7.
+affine) it has the teacher's gain at every halving: docs/distillation.md.
 """
 
 import json
