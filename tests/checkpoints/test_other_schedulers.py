@@ -66,7 +66,7 @@ def test_edm(tmp_path, kind):
     wanted = theirs(scheduler, network, sigmas[0] * x, 6)
     scale = 1.0 if kind == "epsilon" else 0.7  # v is of x/sigma_data
     found = model.sample(latents=sigmas[0] * x / scale, tau=[s / scale for s in sigmas], clip=False)
-    close(found if kind == "epsilon" else found, wanted)
+    close(found, wanted)
     assert model.checkpoint.prediction == ("edm" if kind == "epsilon" else "v") and model.process.kind == "edm"
 
 

@@ -11,23 +11,32 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddim.checkpoints.probe.readings import AXES, RANGES, Reading, Tried, Verdict, clearly_below, nearest, schedules
+from ddim.checkpoints.probe.readings import (
+    AXES,
+    LEVELS,
+    RANGES,
+    Reading,
+    Tried,
+    Verdict,
+    clearly_below,
+    nearest,
+    schedules,
+)
+from ddim.checkpoints.probe.real import probe_real
 from ddim.checkpoints.probe.remedies import remedy
+from ddim.checkpoints.probe.tables import free_time
 from ddim.checkpoints.record import Checkpoint
-from ddim.nets import DiffusersNetwork
 from ddim.process import PARAMETERISATIONS, Level, noise
 from ddim.refused import Refused
 
 PREDICTIONS = ("eps", "x0", "v")  # what networks on a schedule were seen to return
 
-LEVELS = (0.98, 0.9, 0.7, 0.4, 0.15, 0.04)  # alpha_bar of the noised images
 FIRST = (1, 2, 3, 4)  # where a time that is off by one shows: the noise of neighbours differs most
 WORST = 1e12  # what an error that is no number counts as
 UNTRIED = " (others untried: an exported network takes no other times)"
@@ -50,39 +59,16 @@ def probe_checkpoint(checkpoint: Checkpoint, images: Tensor, *, labels: Tensor |
         raise Refused(f"the probe needs at least 4 images of {checkpoint.shape}, got {tuple(images.shape)}")
     if float(images.abs().max()) > 1.001:
         raise Refused(f"the probe needs images in [-1, 1], got up to {float(images.abs().max()):.4g}")
+    if not checkpoint.process.discrete:
+        return probe_real(checkpoint, images, seed)
     device = next((p.device for p in checkpoint.network.parameters()), torch.device("cpu"))
-    with _free_time(checkpoint.adapter) as scale:
+    with free_time(checkpoint.adapter) as scale:
         time_scale = checkpoint.time_scale if scale is None else scale
         bench = _Bench(checkpoint, time_scale, images.float().to(device), labels, seed)
         best = bench.search()
         if bool((bench.score(best, "schedule") >= math.log(WORST)).any()):
             raise Refused(f"{checkpoint.source} answers real images with NaN or infinity, however its file is read")
         return bench.report(best)
-
-
-@contextmanager
-def _free_time(network: DiffusersNetwork | None) -> Iterator[float | None]:
-    """Where the times are a table of sinusoids (as our folders have it), use the sinusoid itself; yields its scale."""
-    table = None if network is None else network.time_table
-    if network is None or table is None:
-        yield None
-        return
-    unet: Any = network.unet
-    from diffusers.models.embeddings import Timesteps
-
-    width = table.embedding_dim
-    sinusoid = Timesteps(width, unet.config.flip_sin_to_cos, unet.config.freq_shift)  # type: ignore[no-untyped-call]
-    times = torch.arange(len(table.weight), device=table.weight.device)
-    scales = [1000.0 / len(table.weight), 1.0]
-    fits = [s for s in scales if torch.allclose(sinusoid(times * s), table.weight.float(), atol=1e-4)]
-    if not fits:
-        yield None
-        return
-    try:
-        unet.time_proj = sinusoid
-        yield fits[0]
-    finally:
-        unet.time_proj = table
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch import Tensor
 from ddim.checkpoints.families import like, named_schedule
 from ddim.process import Schedule
 
+LEVELS = (0.98, 0.9, 0.7, 0.4, 0.15, 0.04)  # alpha_bar of the noised images
 ERRORS, SHARE = 3.0, 0.02  # standard errors, and a share of the error: what counts as a difference
 SHARES = {"time offset": 0.004}  # one step of many changes little; elsewhere a fault costs 2% and more
 RANGES = {"-1..1": (-1.0, 1.0), "0..1": (0.0, 1.0)}
