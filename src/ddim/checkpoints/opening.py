@@ -35,7 +35,8 @@ def open_checkpoint(
 
     Args:
         source: a diffusers folder (ours included), a checkpoint file, or "owner/name" on the hub.
-        family: "diffusers", "ermongroup", "openai", "lucidrains", "onnx", "own", or "auto": told by what is there.
+        family: "diffusers", "ermongroup", "openai", "lucidrains", "edm", "scoresde", "onnx", "own", or "auto":
+            told by what is there.
         config: the peer's own settings where the file does not hold them; a mapping, or a YAML or JSON file.
         network: the module whose weights were saved, for a folder around a network of the user's own.
 

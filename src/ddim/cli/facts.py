@@ -51,7 +51,8 @@ def _process(k: Checkpoint) -> list[tuple[str, str]]:
         return [("schedule", f"T = {s.T}, {ends}"), ("network's time", time)]
     first, last = s.at(s.first), s.at(s.T)
     ends = f"(signal, noise) from ({first.signal:.4g}, {first.noise:.4g}) to ({last.signal:.4g}, {last.noise:.4g})"
-    shown = "x_t at unit variance" if k.unit_input or k.prediction == "edm" else "x_t itself"
+    shown = "x_t at unit variance" if k.unit_input else "x_t itself"
+    shown = "x_t over the spread it has at t" if k.prediction == "edm" else shown
     return [("process", f"{s.name}, {ends}"), ("network's time", "t" if k.label is None else str(k.label)),
             ("network is shown", shown)]  # fmt: skip
 

@@ -65,7 +65,7 @@ class Foreign:
     """How a foreign checkpoint is read."""
 
     family: str = "auto"
-    """auto, diffusers, ermongroup, openai or lucidrains."""
+    """auto, diffusers, ermongroup, openai, lucidrains, edm or scoresde."""
     config: Path | None = None
     """The peer's own settings, a YAML or JSON file, where the checkpoint does not hold them."""
 

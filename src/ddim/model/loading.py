@@ -33,7 +33,7 @@ def load(
 
     Args:
         source: "mnist", a model or run folder, "owner/name" on the hub, or a file such as ema.pt.
-        family: "auto", "diffusers", "ermongroup", "openai" or "lucidrains".
+        family: "auto", "diffusers", "ermongroup", "openai", "lucidrains", "edm" or "scoresde".
         config: the peer's own settings (its names), where the file does not hold them; a mapping or a YAML/JSON file.
         network: the module, built again, for a folder that `Model.save` wrote of a network of your own.
         device: where the network goes; "auto" takes an accelerator when there is one.

@@ -41,7 +41,10 @@ class Command(options.Walked, options.OfModel):
         asked = "" if self.steps in (None, len(times) - 1) else f" ({self.steps} were asked for)"
         of = f"of T = {process.T}" if process.discrete else f"on {process.name}"
         print(f"\n{len(times) - 1} steps{asked} {of}, spacing {typed.spacing_of(self.spacing, model)}")
-        print(f"start: x at t = {times[0]} holds {start.signal:.2%} of the signal; it is drawn as pure noise")
+        held = f"holds {start.signal:.2%} of the signal"
+        if not process.discrete:
+            held = f"has noise/signal = {start.noise / start.signal if start.signal else math.inf:.4g}"
+        print(f"start: x at t = {times[0]} {held}; it is drawn as pure noise")
         end = process.at(times[-1])
         left = "the clean image (alpha_bar = 1, no noise left)"
         if times[-1]:
