@@ -1,5 +1,6 @@
 """Making a student as a job: killed anywhere it goes on bit for bit; its folders, its refusals, its provenance."""
 
+import copy
 import json
 from dataclasses import replace
 from itertools import islice
@@ -250,3 +251,24 @@ def test_guidance_is_folded_in(teacher, images, tmp_path):
     assert torch.allclose(loss.teacher(x, 500, told).x0, guided.x0)
     plain = plan.loss(1, plan.master(1)).teacher(x, 500, told)
     assert torch.allclose(plain.x0, plan.master(1).sampler(label="cycle").denoise(x, 500, told).x0)
+
+
+def test_a_network_of_ones_own_is_taught_in_python(images, tmp_path):
+    """Its program is in no file: every stage takes the weights into a copy of the teacher's module."""
+    torch.manual_seed(0)
+    own = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(4, 1, 3, padding=1))
+
+    class Timeless(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = copy.deepcopy(own)
+
+        def forward(self, x, t):
+            return self.body(x)
+
+    teacher = ddim.Model.from_network(Timeless(), ddim.Schedule.linear(1000), shape=(1, 8, 8), prediction="v")
+    before = teacher.weights_hash
+    list(distil_run(plan_for(teacher, images, tmp_path / "run", updates=2), CADENCE))
+    student = ddim.load(tmp_path / "run", network=Timeless())
+    assert student.tau() == (1000, 500, 0) and student.weights_hash != before == teacher.weights_hash
+    assert student.student.teacher == before

@@ -84,7 +84,7 @@ def test_progressive_students_of_a_mixture_reach_the_closed_form_map(batches):
 
 @pytest.mark.parametrize("teacher", [None, TEACHER], ids=["tuning", "distillation"])
 def test_consistency_students_of_a_mixture_reach_the_closed_form_map(batches, teacher):
-    recipe = StudentRecipe("tuning", stages=(1,), updates=450, batch_size=128, lr=4e-3, clip=10.0)
+    recipe = StudentRecipe("tuning", stages=(1,), updates=300, batch_size=128, lr=4e-3, clip=10.0)
     loss = Consistency(read, PROCESS, recipe.updates, teacher, mean=0.3, std=1.6, q=4.0, stages=3)
     net = student(Net(), loss, recipe, batches)
     assert error(Consistent(net), (1.0, 0.0)) < 0.3
@@ -123,7 +123,7 @@ def test_other_solvers_teach_each_image_the_walk_of_its_own_step():
 
         def __call__(self, x_t, t, conditions=None):
             rows = [ddim.uses.walk_target(TEACHER, solver, x_t[i : i + 1], exact[float(v)]) for i, v in enumerate(t)]
-            return ddim.process.Prediction(*(torch.cat(part) for part in zip(*rows, strict=True)))
+            return ddim.process.Prediction(torch.cat([p.x0 for p in rows]), torch.cat([p.eps for p in rows]))
 
     loss = Progressive(TEACHER, lambda network: Exact(), times, 2, solver=solver)
     state = state_of(nn.Linear(1, 1), StudentRecipe(start=8, stages=(2,)).stage(0), "cpu")
