@@ -93,8 +93,8 @@ def test_of_two_recipes_that_begin_one_folder_at_once_one_wins(tmp_path):
 
 
 def test_two_evaluations_in_one_folder_wait_and_the_processes_of_one_share_it(tmp_path):
-    first = take_up(tmp_path / "report", Share(0, 2))
-    assert take_up(tmp_path / "report", Share(1, 2)) is None  # of the same torchrun
+    first, _ = take_up(tmp_path / "report", Share(0, 2))
+    assert take_up(tmp_path / "report", Share(1, 2))[0] is None  # of the same torchrun
     with pytest.raises(Refused, match="another process is at work"):
         take_up(tmp_path / "report")
     first.release()

@@ -57,7 +57,7 @@ def _folder(command: Any) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as place:
             yield Path(place)
         return
-    hold = ddim.jobs.take_up(command.out)
+    hold, _ = ddim.jobs.take_up(command.out)
     yield command.out / "cells"
     if hold is not None:
         hold.release()

@@ -19,6 +19,8 @@ from ddim.refused import Refused
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ddim.files import Crew
+    from ddim.jobs import Share
     from ddim.pixels import Fit
 
 
@@ -35,6 +37,17 @@ def progress(total: int, unit: str) -> Iterator[Callable[..., None]]:
             bar.update(done - bar.n)
 
         yield advance
+
+
+def unfinished(share: Share, crew: Crew | None, out: Path) -> None:
+    """What a process that has done its part says of a job that is not whole: who makes the rest?"""
+    if crew is None or crew.others is None:
+        print(f"process {share.rank} is done with its share of {out}; without file locks nobody can tell whether "
+              "others are at work: if none is, the same command again makes the rest")  # fmt: skip
+    elif crew.others:
+        print(f"process {share.rank} is done; others are still at work on {out}")
+    else:
+        raise Refused(f"something was removed from {out} while it was made; the same command again makes it anew")
 
 
 def above(words: str) -> None:

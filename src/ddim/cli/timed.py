@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ddim
 from ddim.cli import results, show
-from ddim.files import VERSION, write_json
+from ddim.files import VERSION, read_json, write_json
 
 if TYPE_CHECKING:
     from ddim.data import Images
@@ -18,18 +20,34 @@ SPECTRUM_IMAGES = 5000
 
 def search(command: Any, model: ddim.Model, steps: list[int]) -> None:
     """Times for each number of steps, saved as they are found."""
-    images = command.images(model)
-    found: dict[int, Tuned] = {}
-    for S in steps:
-        found[S] = _one(command, model, images, S)
+    share, images = ddim.jobs.share_of(os.environ), command.images(model)
+    names = [str(S) for S in steps]
+    result = command.out or (model.folder or Path()) / "tuned.json"
+    pieces = ddim.jobs.Pieces(
+        result, lambda: {**_asked(command, model), "images": images.report.sha256},
+        lambda one, path: write_json(path, one.as_json()), ddim.jobs.Tuned.load,
+    )  # fmt: skip
+
+    def one(name: str) -> Tuned:
+        made = _one(command, model, images, int(name))
         if command.save:  # at once: it took long
-            path = model.save_tau(found[S].chosen.tau, command.solver)
+            model.save_tau(made.chosen.tau, command.solver)
+        return made
+
+    for _ in pieces.made(names, one, share):
+        pass
+    tuned = pieces.joined(names)
+    if tuned is None:
+        show.unfinished(share, pieces.crew, result)
+        return
+    found = dict(zip(steps, tuned, strict=True))
     if command.out is not None:
         document = _document(command, model, found)
         results.in_file(command.out, lambda path: write_json(path, document, new=True))
         print(command.out)
+    pieces.clear()
     if command.save:
-        print(f"saved in {path}: use --spacing tuned --solver {command.solver}")
+        print(f"saved in {model.folder}: use --spacing tuned --solver {command.solver}")
 
 
 def _one(command: Any, model: ddim.Model, images: Images, steps: int) -> Tuned:
@@ -64,15 +82,27 @@ def _tell(command: Any, result: Tuned, steps: int) -> None:
     print(f"chosen: {result.chosen.name}\n")
 
 
-def _document(command: Any, model: ddim.Model, results: dict[int, Tuned]) -> dict[str, object]:
+def there(command: Any, steps: list[int]) -> bool:
+    """Whether these times stand in --out already: other processes were faster than this one's start."""
+    if not command.out.is_file():
+        return False
+    found = read_json(command.out)
+    same = all(found.get(name) == getattr(command, name) for name in ("model", "solver", "latents", "long", "trials"))
+    return same and list(found.get("tau", {})) == [str(S) for S in steps]
+
+
+def _asked(command: Any, model: ddim.Model) -> dict[str, object]:
     return {
         "model": command.model, "weights": model.weights_hash, "solver": command.solver, "latents": command.latents,
         "long": command.long, "candidates": command.candidates, "trials": command.trials, "guidance": command.guidance,
         "guide": command.guide, "interval": command.interval, "version": VERSION,
         "precision": model.runs_in(command.precision),
-        "tau": {str(S): list(r.chosen.tau) for S, r in results.items()},
-        "rivals": {
-            str(S): [{"name": v.name, "seen": v.seen, "unseen": v.unseen, "tau": list(v.tau)} for v in r.rivals]
-            for S, r in results.items()
-        },
     }  # fmt: skip
+
+
+def _document(command: Any, model: ddim.Model, results: dict[int, Tuned]) -> dict[str, object]:
+    return {
+        **_asked(command, model),
+        "tau": {str(S): list(r.chosen.tau) for S, r in results.items()},
+        "rivals": {str(S): r.as_json()["rivals"] for S, r in results.items()},
+    }

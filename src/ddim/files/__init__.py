@@ -15,7 +15,7 @@ from ddim.files.content import (
     write_tensors,
     write_text,
 )
-from ddim.files.holds import Hold, alone
+from ddim.files.holds import Crew, Hold, alone
 from ddim.files.places import free_file, free_folder, reach
 from ddim.files.temporary import HOST, STALE, is_temporary, sweep
 from ddim.files.whole import whole_file, whole_folder
@@ -24,6 +24,7 @@ __all__ = [
     "HOST",
     "STALE",
     "VERSION",
+    "Crew",
     "Hold",
     "alone",
     "digest",

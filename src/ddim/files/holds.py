@@ -1,4 +1,4 @@
-"""A folder kept for one process, by a lock that ends with its owner."""
+"""A folder kept for one process, and who is at work on one thing, by locks that end with their owners."""
 
 from __future__ import annotations
 
@@ -48,6 +48,60 @@ class Hold:
     def __del__(self) -> None:
         with contextlib.suppress(OSError):
             self.release()
+
+
+class Crew:
+    """The processes at work on one thing: each counts until it leaves, or ends, however that ends.
+
+    Args:
+        path: a file or a folder that stays while they work, and that nobody holds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._handle: int | None = None
+        self.others: bool | None = None  # as `last` found when it was asked last
+        try:
+            import fcntl
+        except ImportError:
+            return
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        except OSError:
+            os.close(handle)
+            return
+        self._handle = handle
+
+    def last(self) -> bool | None:
+        """Whether nobody else is at work. Where somebody is, this process has left; None where nobody can tell.
+
+        Of several that ask at once one hears that it is the last: asking gives the share of the lock away first.
+        """
+        if self._handle is None:
+            return None
+        import fcntl
+
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.others = True
+            self.leave()
+            return False
+        except OSError:  # over a network only what may be written is locked for one
+            return None
+        self.others = False
+        fcntl.flock(self._handle, fcntl.LOCK_SH)  # whoever comes now need not wait
+        return True
+
+    def leave(self) -> None:
+        """This process is done."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            self.leave()
 
 
 @contextlib.contextmanager

@@ -46,8 +46,9 @@ from ddim.jobs.export import PRECISIONS, export_onnx
 from ddim.jobs.generation import complete, generate, verify, write_npz
 from ddim.jobs.guiding import GuidanceTried, TunedGuidance, tune_guidance
 from ddim.jobs.handing import HandOver, TunedHandOver, tune_handover
-from ddim.jobs.job import Share, open_job, share_of
+from ddim.jobs.job import Share, crew_of, open_job, share_of
 from ddim.jobs.judging import Judge
+from ddim.jobs.pieces import Pieces
 from ddim.jobs.posthoc import Averages, Candidate, with_provenance
 from ddim.jobs.scored import Budget, Scoring, bits_by_image, error_budget, score_images, scored_rows
 from ddim.jobs.settled import Settled, kept_precision, settle
@@ -101,6 +102,7 @@ __all__ = [
     "Made",
     "Measured",
     "Pace",
+    "Pieces",
     "Plan",
     "Progress",
     "RealSets",
@@ -127,6 +129,7 @@ __all__ = [
     "classes_known",
     "compared",
     "complete",
+    "crew_of",
     "distil_run",
     "error_budget",
     "export_onnx",

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ddim.files import read_json, sha256, whole_file, write_text
+from ddim.files import Crew, read_json, sha256, whole_file, write_text
 from ddim.jobs.job import ALONE, Share
 from ddim.pixels import Pixels, enlargement, grid, refuse_broken, save_png, to_uint8
 from ddim.refused import Refused
@@ -49,15 +49,19 @@ def generate(
     *,
     batch_size: int,
     share: Share = ALONE,
+    crew: Crew | None = None,
     classes: Mapping[int, int] | None = None,
     names: Sequence[str] | None = None,
 ) -> Iterator[int]:
     """Make what is missing of this process's share, yielding how many images of the share are done.
 
+    Where others are gone without theirs, theirs are made too.
+
     Args:
         make: seeds -> images; called with exactly min(batch_size, len(seeds)) seeds every time.
         seeds: the whole job's seeds, of which this process takes its share.
         out: the job's folder, from `open_job`.
+        crew: the processes at work there, this one among them (`crew_of`).
         recipe: kept in every PNG under "ddim", with the seed.
         classes: seed -> its class, kept there as well: the recipe's label may be a rule for all seeds.
         names: of the classes, for the grid's captions.
@@ -68,27 +72,31 @@ def generate(
         Refused: an image is not finite; nothing of its batch is saved.
     """
     rows = min(batch_size, len(seeds))
-    mine = share.of(seeds)
-    there = {s for s in seeds if (out / file_name(s)).exists()}
-    if len(there) < len(seeds):
+    if not complete(seeds, out):
         (out / MANIFEST).unlink(missing_ok=True)  # of a job that was whole once: it must not vouch for this one
-    if not (out / MANIFEST).exists():
-        there -= {s for s in mine if not _whole(out / file_name(s))}  # what a disk lost or damaged is made again
-    missing = [s for s in mine if s not in there]
-    done = len(mine) - len(missing)
-    yield done
-    for i in range(0, len(missing), rows):
-        batch = missing[i : i + rows]
-        images = make(batch + [batch[-1]] * (rows - len(batch)))[: len(batch)]
-        refuse_broken(images, [f"seed {s}" for s in batch])
-        own = [{"seeds": s} if classes is None else {"seeds": s, "class": classes[s]} for s in batch]
-        with ThreadPoolExecutor(WRITERS) as pool:
-            list(pool.map(lambda about, p: _save(out, {**recipe, **about}, p), own, to_uint8(images)))
-        done += len(batch)
+    mine: Sequence[int] = ()
+    for mine in share.turns(seeds, crew):
+        missing = [s for s in mine if not _there(out, s)]
+        done = len(mine) - len(missing)
         yield done
+        for i in range(0, len(missing), rows):
+            batch = missing[i : i + rows]
+            images = make(batch + [batch[-1]] * (rows - len(batch)))[: len(batch)]
+            refuse_broken(images, [f"seed {s}" for s in batch])
+            own = [{"seeds": s} if classes is None else {"seeds": s, "class": classes[s]} for s in batch]
+            with ThreadPoolExecutor(WRITERS) as pool:
+                list(pool.map(lambda about, p: _save(out, {**recipe, **about}, p), own, to_uint8(images)))
+            done += len(batch)
+            yield done
     if complete(seeds, out) and not (out / MANIFEST).exists():  # one that is there vouches for what was made
         _refuse_damaged(sorted(set(seeds) - set(mine)), out)
         _finish(seeds, out, {} if classes is None else classes, names)
+
+
+def _there(out: Path, seed: int) -> bool:
+    """Whether an image need not be made: a manifest vouches for it; without one, what a disk lost is made again."""
+    path = out / file_name(seed)
+    return path.exists() and ((out / MANIFEST).exists() or _whole(path))
 
 
 def _save(out: Path, recipe: Mapping[str, Any], pixels: Pixels) -> None:

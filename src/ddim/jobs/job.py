@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ddim.files import alone, is_temporary, read_json, sweep, write_text
+from ddim.files import Crew, alone, is_temporary, read_json, sweep, write_text
 from ddim.refused import Refused
 
 RECIPE = "recipe.json"
@@ -23,6 +23,18 @@ class Share(NamedTuple):
     def of(self, items: Sequence[T]) -> Sequence[T]:
         """This process's items."""
         return items[self.rank :: self.world]
+
+    def turns(self, items: Sequence[T], crew: Crew | None = None) -> Iterator[Sequence[T]]:
+        """What this process sees to: its items, and then, where nobody else is at work, all: some died, or never came.
+
+        Who looks at an item makes it only if it is not there.
+
+        Args:
+            crew: the processes at work on the job; without it everybody is taken to live.
+        """
+        yield self.of(items)
+        if self.world > 1 and crew is not None and crew.last():
+            yield items
 
 
 ALONE = Share()
@@ -50,6 +62,11 @@ def share_of(environ: Mapping[str, str]) -> Share:
     if rank >= world:
         raise Refused(f"RANK must be below WORLD_SIZE, got RANK = {rank} of {world}; processes count from 0")
     return Share(rank, world)
+
+
+def crew_of(out: Path) -> Crew:
+    """This process, from now on, among those that are at work on the job in a folder."""
+    return Crew(out / RECIPE)
 
 
 def open_job(out: Path, recipe: Mapping[str, Any]) -> Path:

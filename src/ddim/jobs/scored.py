@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ddim.denoise import Denoiser
-from ddim.files import read_json, write_json
+from ddim.files import Crew, read_json, write_json
 from ddim.jobs.job import ALONE, Share
 from ddim.pixels import Space
 from ddim.process import generator
@@ -73,15 +73,18 @@ class Budget:
 def score_images(
     denoise: Callable[[list[int]], Denoiser], space: Space, pixels: npt.NDArray[np.uint8], how: Scoring,
     folder: Path, *, batch_size: int = 16, device: torch.device, share: Share = ALONE,
+    crew: Crew | None = None,
 ) -> Iterator[int]:  # fmt: skip
     """Score pictures (N, H, W, C) batch by batch into `folder`; yields how many of this process's are done.
+
+    The last one at work (of `crew`) scores what those left that died.
 
     Args:
         denoise: places of pictures -> the denoiser with what it is told of them.
         space: from pictures in [-1, 1] to the states that are scored.
     """
     done = 0
-    for first in share.of(range(0, len(pixels), batch_size)):
+    for first in (first for turn in share.turns(range(0, len(pixels), batch_size), crew) for first in turn):
         places = list(range(first, min(first + batch_size, len(pixels))))
         path = _part(folder, first)
         if not path.exists():

@@ -11,8 +11,10 @@ import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from ddim.files import read_json
 from ddim.model import Sampler
 from ddim.process import Process, tau
 from ddim.refused import Refused
@@ -43,6 +45,25 @@ class Tuned:
 
     chosen: Rival
     rivals: tuple[Rival, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The name of the chosen one, and all rivals."""
+        rivals = [{"name": v.name, "seen": v.seen, "unseen": v.unseen, "tau": list(v.tau)} for v in self.rivals]
+        return {"chosen": self.chosen.name, "rivals": rivals}
+
+    @classmethod
+    def load(cls, path: Path) -> Tuned:
+        """What was written as `as_json`.
+
+        Raises:
+            Refused: damaged; to remove it is to search anew.
+        """
+        told = read_json(path)
+        try:
+            rivals = tuple(Rival(v["name"], tuple(v["tau"]), v["seen"], v["unseen"]) for v in told["rivals"])
+            return cls(next(v for v in rivals if v.name == told["chosen"]), rivals)
+        except (KeyError, TypeError, StopIteration):
+            raise Refused(f"{path} is damaged: remove it, and these times are searched again") from None
 
 
 def tune(

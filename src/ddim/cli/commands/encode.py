@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import tyro
 
 import ddim
 from ddim.cli import options, pictures, results, show, steered, typed
-from ddim.files import free_file
+from ddim.files import digest, free_file, sha256
 
 if TYPE_CHECKING:
     from ddim.uses import Latents
@@ -35,22 +36,48 @@ class Command(
 
     def run(self) -> None:
         self.refuse_no_batch()
-        out, files = free_file(self.place("z.safetensors")), self.readable(typed.image_files(self.images))
+        share, out = ddim.jobs.share_of(os.environ), self.place("z.safetensors")
+        files = self.readable(typed.image_files(self.images))
+        if share.world > 1 and self._there(out, files):
+            print(f"latents of {len(files)} images are in {out}: others have made them")
+            return
+        free_file(out)
         model = self.load()
         if model.clips:
             print("note: this model clips x0 when it samples; clipping has no inverse and is off here")
         sampler = self.sampler(model, steps=self.steps_of(model), label=self.classes(model, range(len(files))))
-        parts, sizes = [], Counter[tuple[int, int]]()
+        sizes, firsts = Counter[tuple[int, int]](), [str(i) for i in range(0, len(files), self.batch_size)]
+
+        def batch(first: str) -> Latents:
+            i = int(first)
+            x = self.read(model, files[i : i + self.batch_size], sizes)
+            x = x.double() if self.precision == "fp64" else x
+            return sampler.encode(x, self.method, seeds=range(i, i + len(x)))
+
+        pieces = ddim.jobs.Pieces(out, lambda: self._recipe(sampler, files), ddim.Latents.save, ddim.Latents.load)
         with show.progress(len(files), "images") as bar:
-            for i in range(0, len(files), self.batch_size):
-                x = self.read(model, files[i : i + self.batch_size], sizes)
-                x = x.double() if self.precision == "fp64" else x
-                parts.append(sampler.encode(x, self.method, seeds=range(i, i + len(x))))
-                bar(i + len(x))
+            for done, _ in enumerate(pieces.made(firsts, batch, share), 1):
+                bar(min(done * self.batch_size, len(files)))
+        parts = pieces.joined(firsts)
+        if parts is None:
+            show.unfinished(share, pieces.crew, out)
+            return
         latents = replace(ddim.Latents.join(parts), names=tuple(f.stem for f in files))
         results.in_file(out, latents.save)
+        pieces.clear()
         self.tell(model.picture_shape, sizes)
         self._tell(latents, files, model.process.start(latents.recipe.tau[0]))
+
+    def _there(self, out: Path, files: list[Path]) -> bool:
+        """Whether latents of these images stand there already: other processes were faster than this one's start."""
+        if not out.is_file():
+            return False
+        found = ddim.Latents.load(out)
+        return found.names == tuple(f.stem for f in files) and found.recipe.method == self.method
+
+    def _recipe(self, sampler: ddim.Sampler, files: list[Path]) -> dict[str, object]:
+        images = digest([[f.name, sha256(f)] for f in files])
+        return {**sampler.recipe, "images": images, "method": self.method, "fit": self.fit, "batch": self.batch_size}
 
     def _tell(self, latents: Latents, files: list[Path], std: float) -> None:
         print(latents.told)

@@ -62,7 +62,7 @@ class Command(
         own = self.images(model)
         n = ddim.jobs.n_allowed(own, held) if self.n is None else self.n
         data, seeds = ddim.jobs.RealSets.of(own, held, n, self.reference), self.from_seed(n, least=10)
-        hold = ddim.jobs.take_up(out, share)
+        hold, crew = ddim.jobs.take_up(out, share)
         whole, left = ddim.jobs.calls_left(samplers, seeds, look, out / "cells")
         if share.rank == 0:
             print(f"{n} images a row; real ones: {len(data.reference)} as the reference, {n} for the noise floor; "
@@ -70,10 +70,10 @@ class Command(
         with costs.progress(left // share.world, self.batch_size * min(s.calls for s in samplers.values())) as bar:
             found = ddim.jobs.share_cells(
                 samplers, seeds, data, look, num_classes=ddim.jobs.classes_known(look, model),
-                batch_size=self.batch_size, folder=out / "cells", tell=bar, share=share,
+                batch_size=self.batch_size, folder=out / "cells", tell=bar, share=share, crew=crew,
             )  # fmt: skip
         if found is None:
-            print(f"process {share.rank} is done; others are still at work on {out}")
+            show.unfinished(share, crew, out)
             return
         name = ddim.metrics.distance_name(look.name)
         stamp: dict[str, Any] = {

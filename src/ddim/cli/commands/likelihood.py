@@ -65,25 +65,21 @@ class Command(options.OnDevice, options.Exactly, options.Batched, options.Labell
             "precision": self.precision, "version": VERSION,
         })  # fmt: skip
 
+        crew = ddim.jobs.crew_of(out)
+
         def told(places: list[int]) -> Denoiser:
             own = None if classes is None else model.labels([classes[place] for place in places], len(places))
             return model.denoiser(label=own, clip=False, precision=self.precision)
 
         with show.progress(len(range(share.rank, n, share.world)), "images") as bar:
             for done in ddim.jobs.score_images(
-                told,
-                model.space,
-                data.pixels[:n],
-                how,
-                out,
-                batch_size=self.batch_size,
-                device=model.device,
-                share=share,
-            ):
+                told, model.space, data.pixels[:n], how, out, batch_size=self.batch_size, device=model.device,
+                share=share, crew=crew,
+            ):  # fmt: skip
                 bar(done)
         rows = ddim.jobs.scored_rows(out, n, self.batch_size)
         if rows is None:
-            print(f"process {share.rank} is done; others are still at work on {out}")
+            show.unfinished(share, crew, out)
             return
         print(self._report(out, data, rows, classes))
 

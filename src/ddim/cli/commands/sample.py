@@ -78,16 +78,16 @@ class Command(
         known = {**made.recipe, **own, **({"precision": kept} if kept else {})}
         recipe = {name: known[name] for name in ORDER if name in known}
         ddim.jobs.open_job(out, {**recipe, "seeds": self.seeds or f"{seeds[0]}-{seeds[-1]}"})
-        classes = made.classes(seeds)
+        crew, classes = ddim.jobs.crew_of(out), made.classes(seeds)
         with show.progress(len(share.of(seeds)), "images") as bar:
             for done in ddim.jobs.generate(
                 lambda batch: made.sample(batch, batch_size=len(batch)).cpu(), seeds, out, recipe,
-                batch_size=settled.batch, share=share,
+                batch_size=settled.batch, share=share, crew=crew,
                 classes=None if classes is None else dict(zip(seeds, classes, strict=True)), names=self.names(model),
             ):  # fmt: skip
                 bar(done)
         if not ddim.jobs.complete(seeds, out):
-            print(f"process {share.rank} is done; others are still at work on {out}")
+            show.unfinished(share, crew, out)
             return
         print(f"{len(seeds)} images in {out}, overview {out / 'grid.png'}")
         if self.npz:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddim.files import Hold, alone, is_temporary, reach, sweep
+from ddim.files import Crew, Hold, alone, is_temporary, reach, sweep
 from ddim.jobs.job import ALONE, Share
 from ddim.refused import Refused
 
@@ -23,8 +23,10 @@ def refuse_no_report(out: Path) -> None:
     reach(out / CELLS, folder=True)
 
 
-def take_up(out: Path, share: Share = ALONE) -> Hold | None:
-    """The report's folder for this evaluation, begun or gone on with: its first process keeps others out.
+def take_up(out: Path, share: Share = ALONE) -> tuple[Hold | None, Crew]:
+    """The report's folder for this evaluation, begun or gone on with, and who is at work on it.
+
+    Its first process keeps other evaluations out.
 
     Two evaluations at once would make the same rows twice, and the pages of two tables.
 
@@ -35,7 +37,9 @@ def take_up(out: Path, share: Share = ALONE) -> Hold | None:
     with alone(out):
         refuse_no_report(out)
         (out / CELLS).mkdir(exist_ok=True)
+        (out / GRIDS).mkdir(exist_ok=True)
     hold = Hold(out / CELLS) if share.rank == 0 else None
+    crew = Crew(out / GRIDS)
     for place in (out, out / CELLS, out / GRIDS):
         sweep(place)
-    return hold
+    return hold, crew

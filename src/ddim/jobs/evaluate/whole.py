@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddim.data import Images
-from ddim.files import digest
+from ddim.files import Crew, digest
 from ddim.jobs.evaluate.cells import Cell, make, real, split
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.scoring import Reference, Row, against_real, compared
@@ -124,14 +124,19 @@ def measure_cells(
 def share_cells(
     samplers: Mapping[Cell, Sampler], seeds: Sequence[int], data: RealSets, look: Extractor,
     *, folder: Path, num_classes: int | None, batch_size: int, tell: Heard, share: Share = ALONE,
+    crew: Crew | None = None,
 ) -> Measured | None:  # fmt: skip
-    """`measure_cells` by several processes: the one that finds all batches made measures, the others get None."""
-    work: dict[str, Any] = {"extractor": look, "batch_size": batch_size, "folder": folder, "share": share}
+    """`measure_cells` by several processes: the one that finds all batches made measures, the others get None.
+
+    The last one at work (of `crew`) makes what those left undone that died.
+    """
+    work: dict[str, Any] = {"extractor": look, "batch_size": batch_size, "folder": folder}
     cells = sorted(samplers, key=lambda c: c.steps)
 
     done = 0
 
-    def everything() -> list[Made | None]:
+    def everything(share: Share) -> list[Made | None]:
+        work["share"] = share
         sets = [_end(real(data.own, data.reference, **work)), _end(real(data.held, data.floor, **work))]
         for cell in cells:
 
@@ -143,9 +148,9 @@ def share_cells(
             sets.append(_end(make(samplers[cell], cell, seeds, **work, heard=heard)))
         return sets
 
-    sets = everything()
+    sets = everything(share)
     if any(own is None for own in sets):  # others were still at work then; what they finished since is read
-        sets = everything()
+        sets = everything(ALONE if crew is not None and crew.last() else share)
     whole = [own for own in sets if own is not None]
     if len(whole) < len(sets):
         return None
