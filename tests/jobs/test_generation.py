@@ -15,9 +15,10 @@ from PIL import Image
 from ddim import noise
 from ddim.files import HOST
 from ddim.jobs import Share, generate, open_job, verify, write_npz
-from ddim.jobs.generation import file_name
+from ddim.jobs.layouts import Shelves
 from ddim.refused import Refused
 
+file_name = Shelves().png
 RECIPE = {"tau": [1000, 1, 0], "eta": 0.0}
 SEEDS = [3, 1, 4, 15, 9, 2, 6]
 
@@ -256,16 +257,16 @@ def test_what_a_killed_process_left_is_cleared_away_when_the_job_goes_on(tmp_pat
 def test_an_image_that_cannot_be_saved_ends_the_job_and_the_others_are_whole(tmp_path, monkeypatch):
     from ddim.jobs import generation
 
-    save = generation.save_png
+    save = generation._save
 
-    def full(path, *rest):
+    def full(path, png):
         if path.name == file_name(4):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        save(path, *rest)
+        save(path, png)
 
     run(tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(generation, "save_png", full)
+        patch.setattr(generation, "_save", full)
         with pytest.raises(OSError, match="No space left"):
             run(tmp_path / "job")
     there = files(tmp_path / "job")

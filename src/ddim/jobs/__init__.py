@@ -48,6 +48,7 @@ from ddim.jobs.guiding import GuidanceTried, TunedGuidance, tune_guidance
 from ddim.jobs.handing import HandOver, TunedHandOver, tune_handover
 from ddim.jobs.job import Share, crew_of, open_job, share_of
 from ddim.jobs.judging import Judge
+from ddim.jobs.layouts import Shelves, layout_of
 from ddim.jobs.pieces import Pieces
 from ddim.jobs.posthoc import Averages, Candidate, with_provenance
 from ddim.jobs.scored import Budget, Scoring, bits_by_image, error_budget, score_images, scored_rows
@@ -112,6 +113,7 @@ __all__ = [
     "Scoring",
     "Settled",
     "Share",
+    "Shelves",
     "Standing",
     "StudentPlan",
     "StudentRecipe",
@@ -140,6 +142,7 @@ __all__ = [
     "heads",
     "judged",
     "kept_precision",
+    "layout_of",
     "make",
     "measure_cells",
     "measure_images",

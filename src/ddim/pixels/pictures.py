@@ -192,13 +192,21 @@ def read_image(
 
 
 def save_png(path: str | Path, pixels: Pixels | Image.Image, text: Mapping[str, str] | None = None) -> None:
-    """Write one picture, uint8 (H, W), (H, W, 1) or (H, W, 3), with text in its metadata; whole or not at all."""
+    """Write one picture as `png_of` gives it; whole or not at all."""
+    content = png_of(pixels, text)
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
+
+
+def png_of(pixels: Pixels | Image.Image, text: Mapping[str, str] | None = None) -> bytes:
+    """One picture, uint8 (H, W), (H, W, 1) or (H, W, 3), as a PNG with text in its metadata."""
     image = pixels if isinstance(pixels, Image.Image) else as_picture(pixels)
     info = PngInfo()
     for key, value in (text or {}).items():
         info.add_text(key, value)
-    with whole_file(path) as partial:
-        image.save(partial, format="PNG", pnginfo=info)
+    content = io.BytesIO()
+    image.save(content, format="PNG", pnginfo=info)
+    return content.getvalue()
 
 
 def as_picture(pixels: Pixels) -> Image.Image:

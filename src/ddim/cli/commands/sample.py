@@ -49,6 +49,9 @@ class Command(
     255, and rarely."""
     compile: Literal["auto", "always", "never"] = "auto"
     """Whether the network goes through torch.compile; auto does it where the job is long enough to repay it."""
+    shards: int = 0
+    """Tar files of so many images, 000000.tar and on, as WebDataset reads them, in place of PNGs; 0 is PNGs, more than
+    10,000 of them in folders of a thousand."""
     npz: bool = False
     """Also write samples_NxHxWxC.npz (arr_0 uint8 NHWC, arr_1 labels), the ADM evaluator's file."""
     verify: bool = False
@@ -77,21 +80,22 @@ class Command(
                "sigma_hat": self.sigma_hat, "label": self.label, "batch": min(settled.batch, len(seeds))}  # fmt: skip
         known = {**made.recipe, **own, **({"precision": kept} if kept else {})}
         recipe = {name: known[name] for name in ORDER if name in known}
-        ddim.jobs.open_job(out, {**recipe, "seeds": self.seeds or f"{seeds[0]}-{seeds[-1]}"})
+        layout = ddim.jobs.layout_of(out, len(seeds), self.shards)
+        ddim.jobs.open_job(out, {**recipe, "seeds": self.seeds or f"{seeds[0]}-{seeds[-1]}", **layout.recipe()})
         crew, classes = ddim.jobs.crew_of(out), made.classes(seeds)
         with show.progress(len(share.of(seeds)), "images") as bar:
             for done in ddim.jobs.generate(
                 lambda batch: made.sample(batch, batch_size=len(batch)).cpu(), seeds, out, recipe,
-                batch_size=settled.batch, share=share, crew=crew,
+                batch_size=settled.batch, share=share, crew=crew, layout=layout,
                 classes=None if classes is None else dict(zip(seeds, classes, strict=True)), names=self.names(model),
             ):  # fmt: skip
                 bar(done)
-        if not ddim.jobs.complete(seeds, out):
+        if not ddim.jobs.complete(seeds, out, layout):
             show.unfinished(share, crew, out)
             return
         print(f"{len(seeds)} images in {out}, overview {out / 'grid.png'}")
         if self.npz:
-            print(ddim.jobs.write_npz(seeds, out, classes))
+            print(ddim.jobs.write_npz(seeds, out, classes, layout))
 
     def _seeds(self) -> list[int]:
         if self.seeds is None:
