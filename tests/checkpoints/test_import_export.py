@@ -70,7 +70,7 @@ def test_import_checks_itself_against_data(tmp_path: Path, capsys: pytest.Captur
     ("args", "word"),
     [
         (("import", ADM, "{}/x"), "image size"),
-        (("import", ADM, "{}"), "exists"),
+        (("import", ADM, str(GOLDEN)), "exists and is not empty"),
         (("import", ADM, "{}/x", "--set", "image_size"), "NAME=VALUE"),
         (("import", ADM, "{}/x", "--set", "image_size=[16"), "--set image_size=[16"),
         (("import", str(ERMON / "ckpt.pth"), "{}/x", "--set", "data.rescale=false"), "data.rescaled"),
@@ -80,7 +80,7 @@ def test_import_checks_itself_against_data(tmp_path: Path, capsys: pytest.Captur
         (("import", __file__, "{}/x"), "text file"),
         (("info", __file__), "text file"),
         (("info", str(GOLDEN / "diffusers/mnist-like/pipeline"), "--check"), "--data"),
-        (("export", str(GOLDEN / "diffusers/mnist-like/pipeline"), "{}"), "exists"),
+        (("export", str(GOLDEN / "diffusers/mnist-like/pipeline"), str(GOLDEN)), "exists and is not empty"),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(

@@ -98,7 +98,7 @@ def test_a_true_label_is_confirmed(true: Checkpoint) -> None:
     [
         ({"prediction": "v"}, "prediction", "eps"),
         ({"prediction": "x0"}, "prediction", "eps"),
-        ({"schedule": ddim.Schedule.cosine(T)}, "schedule", "linear"),
+        ({"process": ddim.Schedule.cosine(T)}, "schedule", "linear"),
         ({"time_scale": 10.0}, "time scale", "1"),
         ({"data_range": (0.0, 1.0)}, "data range", "-1..1"),
     ],
@@ -119,7 +119,7 @@ def test_one_fact_told_wrongly(true: Checkpoint, mislabel: dict[str, object], ax
     [
         ({"prediction": "v"}, "prediction_type=epsilon"),
         (
-            {"schedule": ddim.Schedule.cosine(T)},
+            {"process": ddim.Schedule.cosine(T)},
             "beta_schedule=linear beta_start=0.001 beta_end=0.2 trained_betas=null",
         ),
         ({"data_range": (0.0, 1.0)}, "data_range=[-1,1]"),
@@ -195,7 +195,7 @@ def test_times_rescaled_to_a_thousand(true: Checkpoint) -> None:
 
 
 def test_two_facts_told_wrongly(true: Checkpoint) -> None:
-    report = probe_checkpoint(dataclasses.replace(true, prediction="v", schedule=ddim.Schedule.cosine(T)), IMAGES)
+    report = probe_checkpoint(dataclasses.replace(true, prediction="v", process=ddim.Schedule.cosine(T)), IMAGES)
     assert wrong_about(report) == {"prediction", "schedule"}
     assert (report.best.prediction, report.best.schedule) == ("eps", "linear")
 

@@ -139,6 +139,7 @@ def test_export_refuses(
     assert "--to onnx" in capsys.readouterr().err
     assert run("export", tiny_folder, tmp_path / "a", "--to", "onnx", "--dtype", "fp16") == 2
     (tmp_path / "b").mkdir()
+    (tmp_path / "b/mine").touch()
     assert run("export", tiny_folder, tmp_path / "b", "--to", "onnx") == 2
     with pytest.raises(ValueError, match="fp32 and int8"):
         export_onnx(tmp_path / "a", ddim.load(tiny_folder).checkpoint, precision="int4")
