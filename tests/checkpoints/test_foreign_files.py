@@ -208,6 +208,28 @@ def test_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     refused(Path("google/ddpm-cifar10-32"), "hub cannot be reached", "give the folder")
 
 
+def test_a_revision_of_the_hub_is_pinned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+
+    asked = []
+
+    def model_info(self: object, name: str, *, revision: str | None = None, timeout: float = 0) -> None:
+        asked.append((name, revision))
+
+    def snapshot(name: str, *, revision: str | None = None, **how: object) -> str:
+        asked.append((name, revision))
+        return str(GOLDEN / "diffusers/mnist-like/pipeline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.chdir(tmp_path)
+    assert open_checkpoint("a/b@0123abc").family == "diffusers"
+    assert open_checkpoint("a/b").family == "diffusers"
+    assert asked == [("a/b", "0123abc")] * 2 + [("a/b", None)] * 2
+    refused(Path("a/b@../../etc"), "no such folder or file")
+
+
 def test_legacy_and_zip_read_the_same(tmp_path: Path) -> None:
     value = state()
     torch.save(value, tmp_path / "old.pt", _use_new_zipfile_serialization=False)

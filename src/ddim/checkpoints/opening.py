@@ -17,7 +17,7 @@ from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.settings import read_settings
 from ddim.refused import Refused
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@((?!.*\.\.)\w[\w./-]*))?")  # @ a commit, a tag or a branch
 HUB_FILES = ("model_index.json", "ddim.json", "*config.json", "diffusion_pytorch_model*")
 PATIENCE = 15.0  # seconds until the hub must have said something
 OWN = "give it to ddim.Model.from_network(network, schedule, shape=..., prediction=...)"
@@ -34,7 +34,8 @@ def open_checkpoint(
     """Read a model of any of the families.
 
     Args:
-        source: a diffusers folder (ours included), a checkpoint file, or "owner/name" on the hub.
+        source: a diffusers folder (ours included), a checkpoint file, or on the hub "owner/name", or
+            "owner/name@revision", which a commit pins.
         family: "diffusers", "ermongroup", "openai", "lucidrains", "edm", "scoresde", "onnx", "own", or "auto":
             told by what is there.
         config: the peer's own settings where the file does not hold them; a mapping, or a YAML or JSON file.
@@ -48,11 +49,13 @@ def open_checkpoint(
     settings = read_settings(config)
     path = Path(source)
     if not path.exists():
-        if network is not None or not HUB_NAME.fullmatch(str(source)) or family not in ("auto", "diffusers"):
+        named = HUB_NAME.fullmatch(str(source))
+        if network is not None or named is None or family not in ("auto", "diffusers"):
             raise FileNotFoundError(
-                f"there is no model at {source}: no such folder or file, and no name on the hub (owner/name)"
+                f"there is no model at {source}: no such folder or file, and no name on the hub (owner/name, "
+                "owner/name@revision)"
             )
-        path, family = _download(str(source)), "diffusers"
+        path, family = _download(named[1], named[2]), "diffusers"
     if network is not None:
         return _finite(_own(path, network, settings))
     found = Found(path)
@@ -109,10 +112,10 @@ def _saw(value: Any) -> str:
     return f" (it holds a {type(value).__name__})"
 
 
-def _download(name: str) -> Path:
-    """The folder of a model on the hub; where the hub says nothing, as it was fetched before."""
+def _download(name: str, revision: str | None) -> Path:
+    """The folder of a model on the hub, at that revision; where the hub says nothing, as it was fetched before."""
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     silent: tuple[type[Exception], ...] = (OSError, HfHubHTTPError, HFValidationError)
     for name_of in ("httpx", "httpx2"):  # whose errors are no OSError
@@ -123,13 +126,18 @@ def _download(name: str) -> Path:
     try:
         # Asked once for all: a silent server would be waited for with each file, and again.
         if not constants.HF_HUB_OFFLINE:
-            HfApi().model_info(name, timeout=PATIENCE)
+            HfApi().model_info(name, revision=revision, timeout=PATIENCE)
+    except RevisionNotFoundError:
+        raise Refused(
+            f"the hub has {name}, but no revision {revision} of it; give a commit, a tag or a branch"
+        ) from None
     except RepositoryNotFoundError:
         raise Refused(f"there is no folder {name}, and no model {name} on the hub (or it is private)") from None
     except silent as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=reason is not None))
+        offline = reason is not None
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=offline))
     except silent as error:
         reason = reason or " ".join(str(error).split())[:120] or type(error).__name__
         raise OSError(

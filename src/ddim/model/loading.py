@@ -32,7 +32,8 @@ def load(
     """A model from a bundled name, a folder, a hub id or a foreign checkpoint file.
 
     Args:
-        source: "mnist", a model or run folder, "owner/name" on the hub, or a file such as ema.pt.
+        source: "mnist", a model or run folder, "owner/name" or "owner/name@revision" on the hub, or a file
+            such as ema.pt.
         family: "auto", "diffusers", "ermongroup", "openai", "lucidrains", "edm" or "scoresde".
         config: the peer's own settings (its names), where the file does not hold them; a mapping or a YAML/JSON file.
         network: the module, built again, for a folder that `Model.save` wrote of a network of your own.
