@@ -25,6 +25,37 @@ def save_tiny(path, *, num_classes=3, shape=(1, 8, 8), schedule=None, prediction
     return path
 
 
+def save_latent(place):
+    """An LDM folder of 16 x 16 pictures in latents of 2 x 8 x 8; weights of small random numbers."""
+    import diffusers
+
+    from ddim.process import noise
+
+    halves = {
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (8, 8),
+        "norm_num_groups": 4,
+        "layers_per_block": 1,
+    }
+    parts = {
+        "unet": diffusers.UNet2DModel(
+            sample_size=8, in_channels=2, out_channels=2, block_out_channels=(8, 16), norm_num_groups=4,
+            layers_per_block=1, down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+        ),
+        "vqvae": diffusers.AutoencoderKL(**halves, latent_channels=2, sample_size=16),
+    }  # fmt: skip
+    for k, part in enumerate(parts.values()):
+        for i, (name, p) in enumerate(part.named_parameters()):
+            own = noise([1000 * k + i], tuple(p.shape), purpose="weights")[0]
+            norm = p.ndim == 1 and "norm" in name and name.endswith("weight")
+            p.data = own * (0.7 / p[0].numel() ** 0.5 if p.ndim > 1 else 0.1) + float(norm)
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    diffusers.LDMPipeline(**parts, scheduler=scheduler).save_pretrained(place)
+    return place
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     return save_tiny(tmp_path_factory.mktemp("tiny") / "model")

@@ -182,6 +182,7 @@ def _label(value: Any) -> TimeLabel | None:
 RULES: dict[str, Rule] = {
     "shape": (f"three whole numbers from 1 to {MAX_SIDE} (channels, height, width)", _shape),
     "data_range": ("two finite numbers, the lower first", _range),
+    "autoencoder": WORD,
     "num_classes": counted(1),
     "null_label": counted(0),
     "labels": ("a list of names", _names),

@@ -18,8 +18,8 @@ from ddim.checkpoints.student import Student
 from ddim.denoise import Clip, Consistent, Denoiser, DynamicThreshold, NetworkDenoiser, zero_based
 from ddim.engine import Exported
 from ddim.files import digest
-from ddim.nets import DiffusersNetwork
-from ddim.pixels import PixelSpace
+from ddim.nets import Autoencoder, DiffusersNetwork
+from ddim.pixels import LatentSpace, PixelSpace, Space
 from ddim.process import (
     LEARNED_VARIANCES,
     Continuous,
@@ -45,7 +45,7 @@ class Checkpoint:
         network: network(x, t, label=None) -> (B, C or 2C, H, W); x in `data_range`, t the network's own time.
         process: the one it was trained on: a `Schedule`, or a continuous one.
         prediction: a name of `PARAMETERISATIONS`; data_std, unit_input: see `parameterisation`.
-        shape: (C, H, W) of one image; of a network of one's own any shape.
+        shape: (C, H, W) of one image, or of its latents; of a network of one's own any shape.
         num_classes, null_label, labels: real classes 0..K-1, the label that means "any class", their names.
         learned_variance: the network returns 2C channels, the second C of them a variance.
         time_scale: the network's time is (t - 1) * time_scale on a schedule; 1 keeps whole numbers.
@@ -56,6 +56,7 @@ class Checkpoint:
         variance_type: the file's word for DDPM's variance; of the second C channels it says what they mean.
         data_range: the numbers that mean black and white to the network.
         family, source, sha256: which program's format, where it lay, hash of the weights' file.
+        autoencoder: between the latents it walks in and pictures; None where it walks in pixels.
         student: the few steps it stands for and of whom it learnt them, where it is a student.
         notes: everything that was assumed or changed; `ddim info` prints it.
         meta: whatever else the file holds that is worth keeping (provenance, the peer's own configuration).
@@ -89,6 +90,7 @@ class Checkpoint:
     data_std: float = 0.5
     unit_input: bool = False
     time_label: TimeLabel | None = None
+    autoencoder: Autoencoder | None = field(default=None, repr=False)
 
     @property
     def schedule(self) -> Schedule:
@@ -118,7 +120,7 @@ class Checkpoint:
         """
         if len(self.shape) != 3:
             raise Refused(f"this model makes tensors of shape {self.shape}, not pictures (C, H, W)")
-        c, h, w = self.shape
+        c, h, w = self.space.image_shape
         return c, h, w
 
     @property
@@ -160,6 +162,7 @@ class Checkpoint:
             if not k.startswith("_") and not (k in usually and _plain(v) == _plain(usually[k].default))
         }
         found = {"prediction": self.prediction} | self._clock | {k: _plain(v) for k, v in odd.items()}
+        found |= {} if self.autoencoder is None else {"autoencoder": self.autoencoder.identity}
         return found | {"network": digest(shown)}
 
     @property
@@ -212,8 +215,10 @@ class Checkpoint:
         return Clip(denoise, *self.data_range)
 
     @property
-    def space(self) -> PixelSpace:
+    def space(self) -> Space:
         """Between the network's numbers and pictures in [-1, 1]."""
+        if self.autoencoder is not None:
+            return LatentSpace(self.shape, self.autoencoder.image_shape(self.shape), self.autoencoder)
         return PixelSpace.of(self.shape, self.data_range)
 
     def own_tau(self, steps: int | None) -> tuple[Any, ...]:

@@ -59,7 +59,10 @@ class Between:
                 raise Refused(f"{word} is neither a seed nor an image file")
             x = read(Path(word))
             z = sampler(None if classes is None else classes[i]).encode(x, "implicit")
-            notes.append(f"{word}: encoded, comes back at {float(z.certificate.psnr[0]):.1f} dB")
+            whole = (
+                "" if z.fidelity is None else f" in latents, its autoencoder alone {float(z.fidelity.psnr[0]):.1f} dB"
+            )
+            notes.append(f"{word}: encoded, comes back at {float(z.certificate.psnr[0]):.1f} dB{whole}")
             latents.append(z.x_T[0])
             images.append(x[0])
         return cls(sampler, weights, tuple(latents), tuple(images), tuple(notes), tuple(words))

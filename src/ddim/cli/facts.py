@@ -18,13 +18,12 @@ LEAST = 4  # pictures the probe must have
 
 def described(k: Checkpoint) -> str:
     """Every fact of a checkpoint, one a line."""
-    c, h, w = k.shape
     parameters = sum(p.numel() for p in k.network.parameters())
     rows = [
         ("source", k.source),
         ("family", k.family if k.family != "ddim" else f"ddim folder (from {k.meta.get('family', 'ddim')})"),
         ("weights", (f"{parameters:,} parameters, " if parameters else "") + f"sha256 {k.sha256[:16]}"),
-        ("images", f"{c} x {h} x {w}, numbers {k.data_range[0]:g} to {k.data_range[1]:g}"),
+        *_walked(k),
         ("prediction", _prediction(k)),
         ("DDPM's variance", _variance(k)),
         *_process(k),
@@ -36,6 +35,18 @@ def described(k: Checkpoint) -> str:
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     return "\n".join([*lines, *(f"{'note':<{width}}  {note}" for note in k.notes)])
+
+
+def _walked(k: Checkpoint) -> list[tuple[str, str]]:
+    made = k.picture_shape
+    images = f"{' x '.join(map(str, made))}, numbers {k.data_range[0]:g} to {k.data_range[1]:g}"
+    if k.autoencoder is None:
+        return [("images", images)]
+    parameters = sum(p.numel() for p in k.autoencoder.parameters())
+    numbers = (k.autoencoder.scale.flatten().tolist(), k.autoencoder.shift.flatten().tolist())
+    scale, shift = (", ".join(f"{v:.6g}" for v in own) for own in numbers)
+    about = f"{k.autoencoder.kind}, {parameters:,} parameters, scale {scale}, shift {shift}"
+    return [("images", images), ("latents", " x ".join(map(str, k.shape))), ("autoencoder", about)]
 
 
 def _prediction(k: Checkpoint) -> str:
@@ -106,6 +117,8 @@ def bordered_better(checkpoint: Checkpoint, data: str, small: tuple[int, int], f
 
     None where it is not, and where DATA holds too few pictures to tell.
     """
+    if checkpoint.autoencoder is not None:
+        return None  # the error of latents says nothing of borders
     shape = checkpoint.picture_shape
     large, within = (few_images(data, shape, IMAGES, fit, inner, skip_unreadable=True) for inner in (None, small))
     if len(large) < LEAST:

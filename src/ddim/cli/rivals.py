@@ -26,10 +26,10 @@ def samplers_of(
         other, name = ddim.load(text, device=command.device), Path(text).name
         if name in hashes:
             raise Refused(f"two rivals are called {name}: rows could not be told apart; rename one of the folders")
-        if other.shape != model.shape or other.num_classes != model.num_classes:
+        if other.picture_shape != model.picture_shape or other.num_classes != model.num_classes:
             raise Refused(
-                f"rival {text} makes {other.shape} of {other.num_classes or 'no'} classes, {command.model} "
-                f"{model.shape} of {model.num_classes or 'no'}: they cannot be asked for the same pictures"
+                f"rival {text} makes {other.picture_shape} of {other.num_classes or 'no'} classes, {command.model} "
+                f"{model.picture_shape} of {model.num_classes or 'no'}: they cannot be asked for the same pictures"
             )
         hashes[name] = other.weights_hash
         label: Any = "cycle" if model.num_classes else None

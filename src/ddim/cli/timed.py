@@ -58,7 +58,7 @@ def _one(command: Any, model: ddim.Model, images: Images, steps: int) -> Tuned:
     label = "cycle" if model.num_classes else None
     job = ddim.jobs.tune(
         command.sampler(model, label=label, solver=command.solver, steps=steps),
-        others={"closed form": ddim.uses.closed_form(model.process, power, steps)},
+        others={"closed form": ddim.uses.closed_form(model.process, power, steps)} if model.space.lossless else {},
         latents=command.latents, long=command.long, candidates=command.candidates, trials=command.trials,
         batch_size=command.batch_size,
     )  # fmt: skip

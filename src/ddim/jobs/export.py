@@ -40,6 +40,8 @@ def export_onnx(path: str | Path, checkpoint: Checkpoint, *, precision: str = "f
     Raises:
         Refused: an unknown precision, path exists, packages missing, or torch cannot export the network.
     """
+    if checkpoint.autoencoder is not None:
+        raise Refused("an ONNX folder has no place for an autoencoder, and this model's pictures need theirs")
     if precision not in PRECISIONS:
         raise Refused(f"ONNX export knows {' and '.join(PRECISIONS)}, not {precision!r}")
     require("onnx", "onnxscript", "onnxruntime")

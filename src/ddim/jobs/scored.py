@@ -82,7 +82,11 @@ def score_images(
     Args:
         denoise: places of pictures -> the denoiser with what it is told of them.
         space: from pictures in [-1, 1] to the states that are scored.
+
+    Raises:
+        Refused: the states are an autoencoder's latents.
     """
+    space.refuse_lossy("a likelihood")
     done = 0
     for first in (first for turn in share.turns(range(0, len(pixels), batch_size), crew) for first in turn):
         places = list(range(first, min(first + batch_size, len(pixels))))

@@ -114,6 +114,7 @@ def refuse_unlike(model: Ready, other: Any, role: str, *, labelled: bool) -> Non
     for what, mine, its in (
         ("process", own.process, theirs.process), ("image shape", own.shape, theirs.shape),
         ("number of classes", own.num_classes, theirs.num_classes), ("data range", own.data_range, theirs.data_range),
+        ("autoencoder", *("none" if k.autoencoder is None else k.autoencoder.identity for k in (own, theirs))),
     ):  # fmt: skip
         if mine != its:
             shown = f"{_told(own) if what == 'process' else mine}, that of `{role}` {_told(theirs, its, what)}"

@@ -122,6 +122,8 @@ class Ready:
         if picked != self.device:
             as_loaded = self._loaded == engine.weight_sums(self.checkpoint.network)
             self.checkpoint.network.to(picked)
+            if self.checkpoint.autoencoder is not None:
+                self.checkpoint.autoencoder.to(picked)
             self._loaded = engine.weight_sums(self.checkpoint.network) if as_loaded else []
         self.device = picked
         self._prepared.clear()

@@ -18,7 +18,7 @@ from ddim.pixels import Space
 from ddim.process import noise
 from ddim.refused import Refused
 from ddim.solve import Solver, Step, asked, step_noise, trajectory
-from ddim.uses import Latents, Method, Tell, decode, encode
+from ddim.uses import Latents, Method, Reproduction, Tell, decode, encode
 
 ConditionRule = Callable[[Sequence[int]], Conditions]
 """Seeds -> what the network is told of the images made from them."""
@@ -172,22 +172,27 @@ class Sampler:
     ) -> Latents:  # fmt: skip
         """Latents of pictures (B, C, H, W) in [-1, 1], by DDIM on these times; see `ddim.encode`. Never clips.
 
+        Where they go through an autoencoder, `certificate` is of the inversion, between its latents, and `fidelity` of
+        the autoencoder, between pictures.
+
         Args:
             seeds: for rules that read them (label "cycle"); default 0..B-1.
             progress: see `ddim.encode`.
         """
         told = self.conditions(range(len(x)) if seeds is None else seeds)
-        states = self.space.encode(x.to(self.device))
-        with undisturbed(self.device):
+        with undisturbed(self.device), torch.no_grad():
+            states = self.space.encode(x.to(self.device))
+            back = None if self.space.lossless else self.space.decode(states)
             found = encode(self.bare, states, self.tau, method, conditions=told, progress=progress)
-        return replace(found, certificate=found.certificate.scaled(self.space.unit))
+        fidelity = None if back is None else Reproduction.of(back, x.to(self.device))
+        return replace(found, certificate=found.certificate.scaled(self.space.unit), fidelity=fidelity)
 
     def decode(self, latents: Latents | Tensor, *, seeds: Sequence[int] | None = None) -> Tensor:
         """Pictures of latents by DDIM on these times; under another recipe than the encoding's it warns."""
         if not self.bare.invertible:
             raise Refused(f"this model {self.bare.loses}; give latents to `sample`")
         told = self.conditions(range(len(latents)) if seeds is None else seeds)
-        with undisturbed(self.device):
+        with undisturbed(self.device), torch.no_grad():
             return self.space.decode(decode(self.bare, latents, self.tau, conditions=told))
 
     def bound(self, seeds: Sequence[int]) -> Denoiser:

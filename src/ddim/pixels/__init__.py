@@ -17,11 +17,12 @@ from ddim.pixels.pictures import (
     to_uint8,
 )
 from ddim.pixels.shown import Pictures, show
-from ddim.pixels.space import PixelSpace, Space
+from ddim.pixels.space import LatentSpace, PixelSpace, Space
 
 __all__ = [
     "SUFFIXES",
     "Fit",
+    "LatentSpace",
     "Pictures",
     "PixelSpace",
     "Pixels",

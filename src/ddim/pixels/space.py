@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from ddim.refused import Refused
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,24 @@ class Space(ABC):
     @property
     @abstractmethod
     def unit(self) -> float:
-        """How far apart in [-1, 1] two pictures are whose states differ by 1."""
+        """How far apart in [-1, 1] two pictures are whose states differ by 1; 1 where no number says that."""
+
+    @property
+    def lossless(self) -> bool:
+        """Whether a picture comes back from its state, and densities with it."""
+        return True
+
+    def refuse_lossy(self, what: str) -> None:
+        """Where pictures do not come back from their states, their likelihood is none of the states'.
+
+        Raises:
+            Refused: says so.
+        """
+        if not self.lossless:
+            raise Refused(
+                f"{what} is of pictures, and this model has a law of latents alone: an autoencoder loses what it does "
+                "not keep, and its change of volume is unknown; give a model of pixels"
+            )
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
@@ -27,6 +48,10 @@ class Space(ABC):
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """States -> pictures in [-1, 1] (not clamped); decode(encode(x)) is x but for rounding."""
+
+    def mask(self, mask: Tensor) -> Tensor:
+        """What to paint of a picture, bool (H, W), as what to paint of its state."""
+        return mask
 
 
 @dataclass(frozen=True)
@@ -50,3 +75,45 @@ class PixelSpace(Space):
 
     def decode(self, z: Tensor) -> Tensor:
         return z if (self.low, self.high) == (-1.0, 1.0) else (z - self.low) * self.unit - 1.0
+
+
+class Codec(Protocol):
+    """What makes latents of pictures, and pictures of latents."""
+
+    def encode(self, x: Tensor) -> Tensor: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class LatentSpace(Space):
+    """Latents of an autoencoder, scaled to about mean 0 and std 1: decode(encode(x)) is near x, never x itself."""
+
+    codec: Codec
+
+    @property
+    def unit(self) -> float:
+        """1: what a latent is moved by moves its picture by no fixed amount, so distances stay those of latents."""
+        return 1.0
+
+    @property
+    def lossless(self) -> bool:
+        return False
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Pictures in [-1, 1] -> latents.
+
+        Raises:
+            Refused: pictures of another shape.
+        """
+        if tuple(x.shape[1:]) != self.image_shape:
+            raise Refused(f"pictures are {tuple(x.shape[1:])} each, but this model makes {self.image_shape}")
+        return self.codec.encode(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.codec.decode(z)
+
+    def mask(self, mask: Tensor) -> Tensor:
+        """A latent is painted anew where any of its pixels is: what is kept is of kept pixels alone."""
+        sides = [n // m for n, m in zip(self.image_shape[1:], self.state_shape[1:], strict=True)]
+        return max_pool2d(mask[None, None].float(), sides)[0, 0] > 0

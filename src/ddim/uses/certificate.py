@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -80,6 +81,39 @@ class Certificate:
             f"largest error {float(self.max_error.max()):.1e}, worst residual {worst}, "
             f"{float(self.nfe.double().mean()):.1f} NFE an image"
         )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Reproduction:
+    """What the autoencoder alone leaves of every picture, whatever is done to its latents; (B,) on the CPU, float64.
+
+    Attributes:
+        psnr: of its reconstruction against the picture, in dB, peak to peak 2; inf when equal.
+        max_error: the largest difference.
+    """
+
+    psnr: Tensor
+    max_error: Tensor
+
+    @classmethod
+    def of(cls, back: Tensor, x: Tensor) -> Reproduction:
+        """Of the reconstructions of pictures x (B, C, H, W) in [-1, 1]."""
+        return cls(*compared(back, x).unbind(1))
+
+    def __repr__(self) -> str:
+        if not len(self.psnr):
+            return "no images"
+        return (
+            f"{len(self.psnr)} images: round trip {float(self.psnr.mean()):.1f} dB on average, at least "
+            f"{float(self.psnr.min()):.1f} dB, largest error {float(self.max_error.max()):.1e}"
+        )
+
+
+def compared(y: Tensor, x: Tensor) -> Tensor:
+    """PSNR in dB (peak to peak 2) and largest error of every image, (B, 2), float64 on the CPU."""
+    error = (y.double() - x.double()).flatten(1)
+    psnr = 10.0 * torch.log10(4.0 / error.square().mean(1))
+    return torch.stack([psnr, error.abs().amax(1)], 1).cpu()
 
 
 def _short(value: Any) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ddim.denoise import NONE, Conditions, Denoiser, bound, labels
 from ddim.refused import Refused
 from ddim.solve import Implicit, gamma_for, refuse_whole_numbers
-from ddim.uses.certificate import Certificate, LatentRecipe
+from ddim.uses.certificate import Certificate, LatentRecipe, compared
 from ddim.uses.latents import Latents
 from ddim.uses.roads import METHODS, Job, Method, Steps, Tell, walked
 
@@ -68,7 +68,7 @@ def encode(
     x_T = x_T.to(x_0.dtype)
     measured = torch.full((len(x_0), 2), torch.nan, dtype=torch.float64)
     if method != "bdia":
-        measured = _compare(job.down(work(x_T)).to(x_0.dtype), x_0)
+        measured = compared(job.down(work(x_T)).to(x_0.dtype), x_0)
     unsolved = ~(residual <= solver.tolerance)
     broken = unsolved | ~(measured[:, 0] >= PROMISED.get(x_0.dtype, 60.0))
     coupled = broken if method == "exact" else torch.full((len(x_0),), method == "bdia")
@@ -90,7 +90,7 @@ def _coupled(job: Job, rows: Tensor, gamma: float, x_0: Tensor, x_T: Tensor, mea
     part, on = job.rows(rows), rows.to(x_0.device)
     states = part.coupled(work(x_0[on]), gamma)
     x_T[on] = states[:, 0].to(x_T.dtype)
-    measured[rows] = _compare(part.coupled_down(states, gamma).to(x_0.dtype), x_0[on])
+    measured[rows] = compared(part.coupled_down(states, gamma).to(x_0.dtype), x_0[on])
     return states
 
 
@@ -144,13 +144,6 @@ def _default_solver(dtype: torch.dtype) -> Implicit:
     if dtype == torch.float64:
         return Implicit(tolerance=1e-9, difference=1e-6)
     return Implicit()
-
-
-def _compare(y: Tensor, x: Tensor) -> Tensor:
-    """PSNR in dB (peak to peak 2) and largest error of every image, (B, 2), float64 on the CPU."""
-    error = (y.double() - x.double()).flatten(1)
-    psnr = 10.0 * torch.log10(4.0 / error.square().mean(1))
-    return torch.stack([psnr, error.abs().amax(1)], 1).cpu()
 
 
 def work(x: Tensor) -> Tensor:

@@ -24,9 +24,10 @@ from ddim.stored import (
     object_from_json,
     only,
 )
-from ddim.uses.certificate import Certificate, LatentRecipe
+from ddim.uses.certificate import Certificate, LatentRecipe, Reproduction
 from ddim.uses.roads import METHODS
 
+FIDELITY = ("fidelity_psnr", "fidelity_max_error")
 CERTIFICATE = ("residual", "psnr", "max_error", "nfe")
 
 
@@ -53,6 +54,8 @@ def read_columns(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         Refused: one missing, of another type, or latents that are not finite.
     """
     rows = dict.fromkeys(CERTIFICATE, torch.float64) | {"nfe": torch.int64, "coupled": torch.bool}
+    if any(name in tensors for name in FIDELITY):
+        rows |= dict.fromkeys(FIDELITY, torch.float64)
     for name in ("x_T", *rows):
         if name not in tensors:
             raise Refused(f"{where} lacks {name}; encode again")
@@ -68,7 +71,8 @@ def read_columns(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         if not bool(torch.isfinite(held).all()):
             raise Refused(f"{where}: {name} is not finite (NaN or infinity), so no image can be made of it")
     measured = Certificate(**{name: tensors[name] for name in CERTIFICATE})
-    return {"x_T": tensors["x_T"], "coupled": tensors["coupled"], "states": tensors.get("states"),
+    fidelity = Reproduction(*(tensors[name] for name in FIDELITY)) if FIDELITY[0] in rows else None
+    return {"x_T": tensors["x_T"], "fidelity": fidelity, "coupled": tensors["coupled"], "states": tensors.get("states"),
             "certificate": measured}  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ddim.files import read_tensors, write_tensors
 from ddim.refused import Refused
-from ddim.uses.certificate import Certificate, LatentRecipe
+from ddim.uses.certificate import Certificate, LatentRecipe, Reproduction
 from ddim.uses.latentfile import read_columns, read_recipe
 
 FORMAT = "1"
@@ -36,6 +36,7 @@ class Latents:
         states: float64 (K, 2, *): x at tau[0] and tau[1] of the K coupled images, in order; None without any.
         unsolved: indices of the images whose implicit solve did not reach the tolerance on every step.
         names: of the images, where they have any.
+        fidelity: of the autoencoder, where the states are its latents; the certificate is of the inversion alone.
     """
 
     x_T: Tensor  # noqa: N815 -- the paper's letter
@@ -45,10 +46,18 @@ class Latents:
     states: Tensor | None = None
     unsolved: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
+    fidelity: Reproduction | None = None
 
     def __repr__(self) -> str:
         made = f"{self.recipe.method}, {len(self.recipe.tau) - 1} steps from {self.recipe.tau[0]}"
-        return f"Latents{tuple(self.shape)}, {made}: {self.told}"
+        return f"Latents{tuple(self.shape)}, {made}: {self.said}"
+
+    @property
+    def said(self) -> str:
+        """The certificate in words; with an autoencoder two of them, one after another and never as one number."""
+        if self.fidelity is None:
+            return str(self.told)
+        return f"inversion, in latents: {self.told}\nautoencoder alone, in pictures: {self.fidelity}"
 
     @property
     def told(self) -> Certificate:
@@ -101,6 +110,8 @@ class Latents:
             Refused: the file exists.
         """
         tensors = {"x_T": self.x_T, "coupled": self.coupled, **vars(self.certificate)}
+        if self.fidelity is not None:
+            tensors |= {f"fidelity_{name}": value for name, value in vars(self.fidelity).items()}
         if self.states is not None:
             tensors["states"] = self.states
         recipe = {**asdict(self.recipe), "unsolved": list(self.unsolved), "names": list(self.names)}
@@ -129,6 +140,8 @@ class Latents:
         """
         n, coupled = len(self), int(self.coupled.sum())
         counts = {name: len(value) for name, value in (vars(self.certificate) | {"coupled": self.coupled}).items()}
+        if self.fidelity is not None:
+            counts |= {f"fidelity_{name}": len(value) for name, value in vars(self.fidelity).items()}
         own = {name: len(self.recipe.conditions[name]) for name in _per_image(self.recipe.conditions)}
         counts |= own | ({"names": len(self.names)} if self.names else {})
         odd = [f"{name} for {count}" for name, count in counts.items() if count != n]
@@ -149,6 +162,7 @@ class Latents:
         return replace(
             self, x_T=self.x_T[at], recipe=replace(self.recipe, conditions=conditions), certificate=certificate,
             coupled=self.coupled[at], states=None if self.states is None else self.states[before : before + inside],
+            fidelity=None if self.fidelity is None else Reproduction(*(v[at] for v in vars(self.fidelity).values())),
             unsolved=tuple(i - start for i in self.unsolved if start <= i < stop), names=self.names[at],
         )  # fmt: skip
 
@@ -175,6 +189,7 @@ class Latents:
             torch.cat(states) if states else None,
             tuple(start + i for start, p in zip(starts, parts, strict=True) for i in p.unsolved),
             tuple(name for p in parts for name in p.names),
+            _joined_fidelity(parts),
         )
 
 
@@ -190,6 +205,14 @@ def _shared(recipe: LatentRecipe) -> LatentRecipe:
     """What all images of a recipe have in common: the names of the conditions that are an image's own, no values."""
     own = _per_image(recipe.conditions)
     return replace(recipe, conditions={k: None if k in own else v for k, v in recipe.conditions.items()})
+
+
+def _joined_fidelity(parts: Sequence[Latents]) -> Reproduction | None:
+    found = [p.fidelity for p in parts if p.fidelity is not None]
+    if len(found) not in (0, len(parts)):
+        raise Refused("latents of different spaces cannot be joined")
+    columns = [[vars(f)[name] for f in found] for name in ("psnr", "max_error")]
+    return Reproduction(*map(torch.cat, columns)) if found else None
 
 
 def _joined(recipes: Sequence[LatentRecipe]) -> LatentRecipe:

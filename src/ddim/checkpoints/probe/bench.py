@@ -55,6 +55,8 @@ def probe_checkpoint(checkpoint: Checkpoint, images: Tensor, *, labels: Tensor |
     Raises:
         Refused: images of another shape, fewer than 4, or outside [-1, 1].
     """
+    if checkpoint.autoencoder is not None:
+        raise Refused(f"{checkpoint.source} walks in an autoencoder's latents; the probe is for models of pixels")
     if tuple(images.shape[1:]) != tuple(checkpoint.shape) or len(images) < 4:
         raise Refused(f"the probe needs at least 4 images of {checkpoint.shape}, got {tuple(images.shape)}")
     if float(images.abs().max()) > 1.001:

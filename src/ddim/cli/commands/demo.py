@@ -72,7 +72,7 @@ class Command(options.Quick, options.OfModel):
                 took.append(time.perf_counter() - start)
         self._tell(model, name, walks, took)
         words = [f"{w.name} {w.steps} steps, {t:.2f} s" for w, t in zip(walks, took, strict=True)]
-        scale = max(1, round(56 / model.shape[1]))
+        scale = max(1, round(56 / model.picture_shape[1]))
         names = options.class_names(model)
         heads = [names[i] for i in label] if names and label else None
         return ddim.pixels.grid(rows, IMAGES, row_labels=words, column_labels=heads, scale=scale, gap=4)

@@ -81,16 +81,16 @@ class Command(
         print(f"{len(made)} edits by {kind} in {out}; {change}")
 
     def _by_mask(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
-        images = sampler.space.encode(x).expand(len(seeds), *x.shape[1:])
+        images = sampler.space.encode(x).expand(len(seeds), *sampler.space.state_shape)
         mask = show.read_mask(model, self.mask, self.image, self.fit, self.inner(model.picture_shape))
         made = ddim.uses.inpaint(
-            sampler.bound(seeds), images, mask, sampler.tau, seeds=seeds,
+            sampler.bound(seeds), images, sampler.space.mask(mask), sampler.tau, seeds=seeds,
             eta=1.0 if self.eta is None else self.eta, resample=self.resample, jump=self.jump,
         )  # fmt: skip
-        return sampler.space.decode(made)
+        return sampler.space.decode(made).where(mask, x)  # kept pixels are the picture's own, whatever the space
 
     def _by_strength(self, model: ddim.Model, sampler: ddim.Sampler, x: Tensor, seeds: list[int]) -> Tensor:
-        images = sampler.space.encode(x).expand(len(seeds), *x.shape[1:])
+        images = sampler.space.encode(x).expand(len(seeds), *sampler.space.state_shape)
         strength, eta = 0.5 if self.strength is None else self.strength, self.eta or 0.0
         made = ddim.uses.by_strength(sampler.bound(seeds), images, sampler.tau, strength, seeds=seeds, eta=eta)
         return sampler.space.decode(made)

@@ -80,7 +80,7 @@ class Command(
         return {**sampler.recipe, "images": images, "method": self.method, "fit": self.fit, "batch": self.batch_size}
 
     def _tell(self, latents: Latents, files: list[Path], std: float) -> None:
-        print(latents.told)
+        print(latents.said)
         print(show.table(ddim.uses.HEAD, [ddim.uses.law(latents.x_T, std).row()]))
         if latents.unsolved:
             names = ", ".join(files[i].name for i in latents.unsolved[:8])

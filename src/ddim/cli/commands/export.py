@@ -37,7 +37,7 @@ class Command(options.NewFolder, options.OfModel):
             return
         dtype = ddim.engine.DTYPES[self.dtype]
         notes = ddim.checkpoints.export_checkpoint(self.out, checkpoint, dtype=dtype, variance=self.variance)
-        pipeline = "DDPMPipeline" if self.variance else "DDIMPipeline"
+        pipeline = ddim.files.read_json(self.out / "model_index.json")["_class_name"]
         print(f"written to {self.out}; diffusers.{pipeline}.from_pretrained reads it")
         for note in notes:
             print(f"note: {note}")

@@ -55,7 +55,7 @@ class Command(options.OnDevice, options.Exactly, options.Batched, options.Labell
             )
         how = ddim.jobs.Scoring(self.tolerance, self.probes or None, self.draws, seed=self.seed)
         share = ddim.jobs.share_of(os.environ)
-        model = self.load()
+        (model := self.load()).space.refuse_lossy("a likelihood")
         data = self.images(model)
         n = min(self.n, len(data))
         classes = self._classes(model, data, n)

@@ -65,6 +65,9 @@ class Command(
         where = f"{self.model}, spacing {typed.spacing_of(self.spacing, model)}, {model.runs_in(self.precision)}"
         print(f"{len(x)} images of {self.data}, {where}")
         print(show.table(rows[0].HEAD, [row.cells() for row in rows]))
+        if not model.space.lossless:
+            print("these rows are of the inversion, between latents (their own scale, 2 counted as the peak)")
+            print(f"autoencoder alone, in pictures: {_fidelity(model, x, self.batch_size)}")
         if any(row.method == "exact" and row.coupled for row in rows):
             from ddim.cli.table2 import COUPLED
 
@@ -91,6 +94,15 @@ class Command(
             images = images.double() if self.precision == "fp64" else images
             parts.append(sampler.encode(images, method, seeds=range(i, i + len(images))))
         return row_of(ddim.Latents.join(parts), sampler.denoise.process.start(sampler.tau[0]))
+
+
+def _fidelity(model: ddim.Model, x: Tensor, batch_size: int) -> ddim.uses.Reproduction:
+    import torch
+
+    with torch.no_grad():
+        return ddim.uses.Reproduction.of(
+            torch.cat([model.space.decode(model.space.encode(part)) for part in torch.split(x, batch_size)]), x
+        )
 
 
 def write(place: Path, rows: Sequence[Reconstruction]) -> None:

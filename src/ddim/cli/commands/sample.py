@@ -112,8 +112,8 @@ class Command(
 
     def _refused_early(self, model: ddim.Model, how: dict[str, Any]) -> ddim.Sampler:
         """The sampler, composed and tried once: what cannot work is refused before a folder is made."""
-        if model.shape[0] not in (1, 3):
-            held = f"this model makes {model.shape[0]}"
+        if model.picture_shape[0] not in (1, 3):
+            held = f"this model makes {model.picture_shape[0]}"
             raise Refused(f"a PNG holds 1 or 3 channels, {held}; use Model.sample in Python")
         if self.batch_size == "auto" and model.exported:
             raise Refused("nobody tells how much memory an exported network needs: give --batch-size a number")

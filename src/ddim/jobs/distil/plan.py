@@ -39,6 +39,8 @@ class StudentPlan:
 
     def __post_init__(self) -> None:
         checkpoint, recipe = self.teacher.checkpoint, self.recipe
+        if checkpoint.autoencoder is not None:
+            raise Refused(f"{checkpoint.source} walks in latents: students are made of models of pixels")
         if self.images.shape != tuple(checkpoint.shape):
             raise Refused(
                 f"the teacher makes pictures of {tuple(checkpoint.shape)}, and {self.images.report.source} has "

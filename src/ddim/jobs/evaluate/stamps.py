@@ -26,7 +26,7 @@ def stamp_of_run(model: Model, samplers: Mapping[Cell, Sampler], look: Extractor
 
     more = {name: told(name) for name in MORE}
     return {
-        "extractor": stamp_of(look), "image size": list(model.shape), "rounding": "8 bits before features",
+        "extractor": stamp_of(look), "image size": list(model.picture_shape), "rounding": "8 bits before features",
         **{name: told(name) for name in ("guidance", "clip", "precision")},
         **{name: value for name, value in more.items() if value is not None}, "batch size": batch_size,
         "device": model.device.type, "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

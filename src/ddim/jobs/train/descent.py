@@ -23,6 +23,8 @@ def begin_from(init: Checkpoint, state: TrainState[DiffusersNetwork], recipe: Re
         Refused: that model predicts something else, has another schedule, range or clock, or another
             network; named.
     """
+    if init.autoencoder is not None:
+        raise Refused(f"`init` {init.source} walks in an autoencoder's latents, this run in pixels")
     if init.prediction != recipe.prediction:
         raise Refused(
             f"`init` {init.source} predicts {init.prediction}, this run {recipe.prediction}; "

@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 from ddim.checkpoints.facts import FACTS, ON_REAL_TIMES, OURS, SAMPLING, process_facts
 from ddim.checkpoints.families.diffusers import others, scheduler
+from ddim.checkpoints.families.diffusers.autoencoder import write_autoencoder
 from ddim.checkpoints.families.diffusers.network import with_time_table
-from ddim.checkpoints.families.diffusers.reader import STEM, shape_of
+from ddim.checkpoints.families.diffusers.reader import shape_of
+from ddim.checkpoints.families.diffusers.transformer import DIT
+from ddim.checkpoints.families.diffusers.weights import STEM
 from ddim.checkpoints.record import Checkpoint
 from ddim.files import VERSION, sha256, whole_folder, write_json, write_tensors
-from ddim.nets import DiffusersNetwork
+from ddim.nets import Autoencoder, DiffusersNetwork
 from ddim.process import LEARNED_VARIANCES, Process, Schedule, TimeLabel
 from ddim.refused import Refused
-
-WEIGHTS = f"unet/{STEM}.safetensors"
 
 
 def save_folder(
@@ -35,14 +36,15 @@ def save_folder(
     meta: Mapping[str, Any],
     dtype: torch.dtype | None = None,
     new: bool = False,
+    autoencoder: Autoencoder | None = None,
 ) -> None:
-    """Write a model folder that `load_folder` and diffusers' DDIMPipeline read.
+    """Write a model folder that `load_folder` and diffusers' DDIMPipeline (with an autoencoder LDMPipeline) read.
 
     In a folder that exists (a run) only the model's own files are replaced.
 
     Args:
         path: the folder.
-        unet: a diffusers UNet2DModel.
+        unet: a diffusers UNet2DModel, or with an autoencoder a DiT (then DiTPipeline reads it).
         process: the one it was trained on; the scheduler class of diffusers for it is named where there is one.
         prediction: a name of `PARAMETERISATIONS`.
         meta: goes into ddim.json: shape, data_range, num_classes, null_label, labels, provenance, and anything
@@ -50,12 +52,13 @@ def save_folder(
             continuous process time_label, data_std and unit_input.
         dtype: of the stored weights; theirs by default.
         new: only an empty folder, or none, is filled, whoever came first.
+        autoencoder: goes beside the network, where that walks in its latents.
 
     Raises:
         Refused: path is a file, or, where it must be new, holds something; meta holds what JSON cannot.
     """
     with whole_folder(path, last=(OURS, "model_index.json"), new=new) as folder:
-        _write(folder, unet, process, prediction, meta, dtype)
+        _write(folder, unet, process, prediction, meta, dtype, autoencoder)
 
 
 def save_checkpoint(
@@ -89,7 +92,10 @@ def save_checkpoint(
         network = with_time_table(network, checkpoint.schedule.T, checkpoint.time_scale)
         facts["time_scale"] = checkpoint.time_scale
     meta = dict(checkpoint.meta) | facts
-    save_folder(path, network, checkpoint.process, prediction=checkpoint.prediction, meta=meta, dtype=dtype, new=new)
+    save_folder(
+        path, network, checkpoint.process, prediction=checkpoint.prediction, meta=meta, dtype=dtype, new=new,
+        autoencoder=checkpoint.autoencoder,
+    )  # fmt: skip
 
 
 def _write(
@@ -99,34 +105,62 @@ def _write(
     prediction: str,
     meta: Mapping[str, Any],
     dtype: torch.dtype | None,
+    autoencoder: Autoencoder | None,
 ) -> None:
     import diffusers
 
     network = DiffusersNetwork(unet)
-    state = {k: v.detach().cpu().contiguous().to(_kept(v, dtype)) for k, v in unet.state_dict().items()}
-    (folder / "unet").mkdir()
-    write_tensors(folder / WEIGHTS, state, {"format": "pt"})
+    part = "transformer" if autoencoder is not None and network.kind == DIT else "unet"
+    weights = folder / part / f"{STEM}.safetensors"
+    _put(weights, unet, dtype)
     version = {"_diffusers_version": diffusers.__version__}
-    facts = {"shape": list(shape_of(network.config, meta)), "data_range": [-1.0, 1.0]} | dict.fromkeys(FACTS[2:])
-    table = process_facts(process, meta)
-    facts |= {k: v for k, v in meta.items() if k not in (*ON_REAL_TIMES, "process", "alpha_bar")}
-    about = {"ddim_version": VERSION, "prediction": prediction, "sha256": sha256(folder / WEIGHTS)}
+    facts, table = _facts(network.config, meta), process_facts(process, meta)
+    about = {"ddim_version": VERSION, "prediction": prediction, "sha256": sha256(weights)}
     # diffusers must not load what it would run wrongly
-    owner = "diffusers" if network.is_plain and isinstance(process, Schedule) else "ddim"
-    index = {"unet": [owner, network.kind]}
-    files = {
-        "unet/config.json": {"_class_name": network.kind} | version | network.config,
-        OURS: about | facts | about | table,
-    }
-    variance = _variance(network.config, meta)
+    known = network.is_plain or part == "transformer"
+    index: dict[str, Any] = {part: ["diffusers" if known and isinstance(process, Schedule) else "ddim", network.kind]}
+    config, variance = network.config, _variance(network.config, meta)
+    pipeline = "DDPM" if variance else "DDIM"
+    if autoencoder is not None:
+        variance = None  # DiTPipeline splits it off before its scheduler, LDMPipeline never
+        pipeline, place = ("DiT", "vae") if part == "transformer" else ("LDM", "vqvae")
+        about["autoencoder"] = write_autoencoder(folder / place, autoencoder)
+        index |= {place: ["diffusers", autoencoder.kind]} | _named(part, facts)
+        config |= _one_side(config)
+    own = {"_class_name": network.kind} | version | config
+    files = {f"{part}/config.json": own, OURS: about | facts | about | table}
     said = _scheduler(process, prediction, facts, table, variance)
     if said is not None:
         (folder / "scheduler").mkdir()
         files["scheduler/scheduler_config.json"] = said
         index["scheduler"] = ["diffusers", said["_class_name"]]
-    files["model_index.json"] = {"_class_name": f"{'DDPM' if variance else 'DDIM'}Pipeline"} | version | index
+    files["model_index.json"] = {"_class_name": f"{pipeline}Pipeline"} | version | index
     for name, content in files.items():
         write_json(folder / name, content)
+
+
+def _facts(config: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What ddim.json says beside the process."""
+    usual = {"shape": list(shape_of(config, meta)), "data_range": [-1.0, 1.0]} | dict.fromkeys(FACTS[2:])
+    return usual | {k: v for k, v in meta.items() if k not in (*ON_REAL_TIMES, "process", "alpha_bar")}
+
+
+def _put(weights: Path, network: nn.Module, dtype: torch.dtype | None) -> None:
+    weights.parent.mkdir()
+    state = {k: v.detach().cpu().contiguous().to(_kept(v, dtype)) for k, v in network.state_dict().items()}
+    write_tensors(weights, state, {"format": "pt"})
+
+
+def _named(part: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The classes' names as DiTPipeline takes them."""
+    names = facts.get("labels") if part == "transformer" else None
+    return {"id2label": {str(k): name for k, name in enumerate(names)}} if names else {}
+
+
+def _one_side(config: Mapping[str, Any]) -> dict[str, Any]:
+    """sample_size as one number where latents are square: LDMPipeline knows no two."""
+    sides = config.get("sample_size")
+    return {"sample_size": sides[0]} if isinstance(sides, (list, tuple)) and len(set(sides)) == 1 else {}
 
 
 def _variance(config: Mapping[str, Any], meta: Mapping[str, Any]) -> str | None:

@@ -62,7 +62,7 @@ def empty_unet(config: Mapping[str, Any], where: str) -> nn.Module:
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if not k.startswith("_")}
     defaults = {n: p.default for n, p in inspect.signature(UNet2DModel.__init__).parameters.items() if n != "self"}
     known_only(settings, defaults, where, "setting in the network's config")
-    _typed(settings, defaults, where)
+    typed(settings, defaults, where)
     if settings.get("class_embed_type") is not None:
         raise Refused(f"{where}: class_embed_type = {settings['class_embed_type']!r} is not supported; labels are")
     widths = settings.get("block_out_channels") or ()
@@ -84,7 +84,7 @@ def empty_unet(config: Mapping[str, Any], where: str) -> nn.Module:
     return network
 
 
-def _typed(settings: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> None:
+def typed(settings: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> None:
     """diffusers checks no types, and some wrong ones show only when the network is run: each must be its default's."""
     for name, value in settings.items():
         default = defaults[name]

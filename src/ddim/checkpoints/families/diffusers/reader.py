@@ -1,15 +1,11 @@
-"""Reading diffusers' folders: DDPMPipeline, DDIMPipeline, a bare UNet2DModel, our own (which add ddim.json)."""
+"""Reading diffusers' folders: pipelines of DDPM, DDIM, LDM and DiT, bare networks, our own (which add ddim.json)."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from ddim.checkpoints.facts import (
     FACTS,
@@ -22,17 +18,17 @@ from ddim.checkpoints.facts import (
 )
 from ddim.checkpoints.families.diffusers import network as build
 from ddim.checkpoints.families.diffusers import others, scheduler
+from ddim.checkpoints.families.diffusers.autoencoder import PLACES, autoencoder_in
 from ddim.checkpoints.families.diffusers.scheduling import range_of, sampling_of
-from ddim.checkpoints.families.diffusers.transformer import DIT, classes_of, in_our_words
+from ddim.checkpoints.families.diffusers.transformer import DIT, class_facts, classes_of, in_our_words
+from ddim.checkpoints.families.diffusers.weights import refuse_others, weights_of
 from ddim.checkpoints.record import Checkpoint
-from ddim.checkpoints.safety import read_safetensors, read_torch
 from ddim.checkpoints.settings import MAX_SIDE, known_only, size, whole
-from ddim.files import read_json, sha256
+from ddim.files import read_json
 from ddim.nets import DiffusersNetwork, LucidrainsUnet, ScoreUnet
 from ddim.refused import Refused
 
 FILES = ("unet/config.json", "transformer/config.json", "config.json", "model_index.json")
-STEM = "diffusion_pytorch_model"
 
 
 def is_folder(path: Path) -> bool:
@@ -53,9 +49,7 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
     """
     folder = Path(path)
     _check_index(folder)
-    place = next((folder / name for name in ("unet", "transformer") if (folder / name).is_dir()), folder)
-    if not (place / "config.json").is_file():
-        raise Refused(f"{folder} has no unet/config.json, so it is not a diffusers model folder")
+    place = _network_in(folder)
     for_network, for_scheduler, for_facts = _split(config or {})
     net_file, our_file = place / "config.json", folder / OURS
     net_config = read_json(net_file) | for_network
@@ -65,13 +59,14 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
     facts, meta = checked(told, str(our_file)) | checked(for_facts, "the settings given"), told | for_facts
     notes: list[str] = []
     said = sampling_of(folder, for_scheduler, facts, notes)
-    state, digest, weights = _weights(place)
-    _refuse_others(facts.get("sha256"), digest, weights)
+    state, digest, weights = weights_of(place)
+    refuse_others(facts.get("sha256"), digest, weights)
     shape = shape_of(net_config, facts, str(net_file))
-    learned = _learned_variance(net_config, str(net_file))
     about = str(our_file if our_file.is_file() else folder)
+    facts |= class_facts(net_config, facts, folder / "model_index.json")
     num_classes, null_label = classes(facts, _embeddings(net_config, str(net_file)), about, notes)
     network = build.filled_unet(net_config, state, str(net_file), str(weights))
+    autoencoder = autoencoder_in(folder, shape, facts, notes)
     return Checkpoint(
         network=DiffusersNetwork(network, null_label).eval(),
         shape=shape,
@@ -81,15 +76,23 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
         num_classes=num_classes,
         null_label=null_label,
         labels=labels(facts, num_classes, about),
-        learned_variance=learned,
+        learned_variance=_learned_variance(net_config, str(net_file)),
         spacing=said.spacing if "timestep_spacing" in for_scheduler else facts.get("spacing") or said.spacing,
         variance_type=(None if "variance_type" in for_scheduler else facts.get("variance_type")) or said.variance_type,
-        data_range=range_of(facts, said, notes),
+        data_range=range_of(facts, said, notes) if autoencoder is None else (-1.0, 1.0),
+        autoencoder=autoencoder,
         notes=(*(facts.get("notes") or ()), *said.notes, *notes),
         meta=meta,
         student=facts.get("student"),
         **_said(said),
     )
+
+
+def _network_in(folder: Path) -> Path:
+    place = next((folder / name for name in ("unet", "transformer") if (folder / name).is_dir()), folder)
+    if not (place / "config.json").is_file():
+        raise Refused(f"{folder} has no unet/config.json, so it is not a diffusers model folder")
+    return place
 
 
 def _check_index(folder: Path) -> None:
@@ -98,10 +101,13 @@ def _check_index(folder: Path) -> None:
     parts = {k: v for k, v in read_json(folder / "model_index.json").items() if isinstance(v, list) and any(v)}
     network = parts.get("unet", parts.get("transformer", [None, None]))[-1]
     if network not in ("UNet2DModel", DIT, LucidrainsUnet.__name__, ScoreUnet.__name__):
-        raise Refused(f"{folder}: its network is {network}, but only UNet2DModel and {DIT} make pixels")
-    others = sorted(set(parts) - {"unet", "transformer", "scheduler"})
+        raise Refused(f"{folder}: its network is {network}, but only UNet2DModel and {DIT} are told of classes alone")
+    others = sorted(set(parts) - {"unet", "transformer", "scheduler", *PLACES})
     if others:
-        raise Refused(f"{folder} is a pipeline with {', '.join(others)}: not a DDPM of pixels, and not supported")
+        raise Refused(f"{folder} is a pipeline with {', '.join(others)}: told by more than classes, and not supported")
+    missing = [name for name in PLACES if name in parts and not (folder / name).is_dir()]
+    if missing:
+        raise Refused(f"{folder} lacks its autoencoder, the folder {missing[0]}: copy the whole model")
 
 
 def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -122,52 +128,6 @@ def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], d
                 (key,), names, "the settings given", "setting of a diffusers network, its scheduler or ddim.json"
             )
     return parts[0], parts[1], parts[2]
-
-
-def _weights(place: Path) -> tuple[dict[str, Tensor], str, Path]:
-    """The state dict, its hash, and the file (or index of files) it came from; safetensors before .bin."""
-    for name in (f"{STEM}.safetensors", f"{STEM}.fp16.safetensors", f"{STEM}.bin", f"{STEM}.fp16.bin"):
-        path = place / name
-        if path.is_file():
-            return _read(path), sha256(path), path
-        index = place / f"{name}.index.json"
-        if index.is_file():
-            files = _shards(index)
-            state: dict[str, Tensor] = {}
-            for file in files:
-                state |= _read(place / file)
-            hashes = "".join(sha256(place / file) for file in files)
-            return state, hashlib.sha256(hashes.encode()).hexdigest(), index
-    raise Refused(f"{place} holds no weights: neither {STEM}.safetensors nor {STEM}.bin")
-
-
-def _refuse_others(told: Any, digest: str, weights: Path) -> None:
-    if told not in (None, digest):
-        raise Refused(
-            f"{weights} is not what ddim.json says it is (sha256 {digest[:12]}, not {str(told)[:12]}): it is damaged, "
-            "or somebody else's, or a training is just writing it; if it is what you want, take sha256 out of ddim.json"
-        )
-
-
-def _shards(index: Path) -> list[str]:
-    """The files an index names, each of them in its own folder."""
-    table = read_json(index).get("weight_map")
-    if not isinstance(table, Mapping) or not table or not all(isinstance(f, str) for f in table.values()):
-        raise Refused(f"{index}: weight_map must tell the file of each weight by name, got {reprlib.repr(table)}")
-    files = sorted(set(table.values()))
-    bad = [f for f in files if f in ("", "..") or Path(f).name != f]
-    if bad:
-        raise Refused(f"{index} names files outside its folder: {build.some(bad)}")
-    return files
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)
-    state = read_torch(path)
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise Refused(f"{path} is not a state dict of tensors")
-    return {str(k): v for k, v in state.items()}
 
 
 def shape_of(

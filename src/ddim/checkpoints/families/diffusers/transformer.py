@@ -1,9 +1,10 @@
-"""diffusers' DiT of pixels (arXiv 2212.09748), checked before memory is spent on it."""
+"""diffusers' DiT (arXiv 2212.09748), checked before memory is spent on it."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from ddim.checkpoints.families.diffusers.changes import MAX_WIDTH
 from ddim.checkpoints.settings import MAX_SIDE, known_only, whole
+from ddim.files import read_json
 from ddim.refused import Refused
 
 DIT = "DiTTransformer2DModel"
@@ -32,6 +34,27 @@ def in_our_words(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 def classes_of(config: Mapping[str, Any]) -> int:
     """Its embeddings: one a class, and the last for none."""
     return int(config.get("num_embeds_ada_norm", 1000)) + 1
+
+
+def class_facts(config: Mapping[str, Any], facts: Mapping[str, Any], index: Path) -> dict[str, Any]:
+    """What no ddim.json tells of a DiT's classes: the null label is its last embedding, for it is made to drop labels;
+    their names stand in a DiTPipeline's model_index.json (id2label), if anywhere.
+
+    Raises:
+        Refused: id2label does not name each class once.
+    """
+    found: dict[str, Any] = {}
+    if config.get("_class_name") != DIT:
+        return found
+    if facts.get("null_label") is None and facts.get("num_classes") is None:
+        found = {"null_label": classes_of(config) - 1, "num_classes": classes_of(config) - 1}
+    told = read_json(index).get("id2label") if facts.get("labels") is None and index.is_file() else None
+    if told is None:
+        return found
+    count = classes_of(config) - 1
+    if not isinstance(told, Mapping) or set(told) != {str(k) for k in range(count)}:
+        raise Refused(f"{index}: id2label must name the classes 0 to {count - 1}, each once")
+    return found | {"labels": tuple(str(told[str(k)]) for k in range(count))}
 
 
 def empty_transformer(config: Mapping[str, Any], where: str) -> nn.Module:
