@@ -195,8 +195,10 @@ def verify(out: Path) -> int:
         raise Refused(f"{out} has no {MANIFEST}: the job is not finished (run the same command again) or is none")
     told = read_json(out / MANIFEST)
     wanted, images = told.get("sha256"), told.get("images")
-    named = isinstance(wanted, dict) and all(FILE.fullmatch(n) and isinstance(h, str) for n, h in wanted.items())
-    if not named or not is_whole(images, len(wanted)):
+    if (
+        not (isinstance(wanted, dict) and isinstance(images, int) and is_whole(images, len(wanted)))
+        or not all(FILE.fullmatch(n) and isinstance(h, str) for n, h in wanted.items())
+    ):  # fmt: skip
         raise Refused(f"{out / MANIFEST} is damaged: it names no images; remove it and run the same command again")
     kind = "shards" if any(n.endswith(".tar") for n in wanted) else "images"
     missing = [n for n in wanted if not (out / n).exists()]
@@ -209,7 +211,7 @@ def verify(out: Path) -> int:
     extra = sorted(name for name in there if name not in wanted and name != GRID)
     if extra:
         raise Refused(f"{out} holds {len(extra)} {kind} that its manifest does not name, first {extra[0]}")
-    return int(images)
+    return images
 
 
 def write_npz(seeds: Sequence[int], out: Path, labels: Sequence[int] | None = None, layout: Shelves = PLAIN) -> Path:

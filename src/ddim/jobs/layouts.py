@@ -114,7 +114,7 @@ def write_shard(path: Path, samples: Iterable[Sequence[tuple[bytes, Mapping[str,
             for png, about in batch:
                 _add(tar, f"{about['seeds']:06d}.png", png)
                 _add(tar, f"{about['seeds']:06d}.json", json.dumps(dict(about)).encode())
-            tar.members = []  # tarfile keeps every header; a million of them are a gigabyte
+            tar.getmembers().clear()  # tarfile keeps every header; a million of them are a gigabyte
             done += len(batch)
             yield done
 
