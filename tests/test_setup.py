@@ -32,7 +32,7 @@ pathlib.Path(".venv/pip").touch()
 def made(tmp_path):
     if shutil.which("make") is None:
         pytest.skip("there is no make")
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "python3").write_text(PYTHON)
     (tmp_path / "python3").chmod(0o755)

@@ -41,17 +41,14 @@ class Command(
     solver: str = "ddim"
     """ddim, heun, a multistep one (ab2, dpm++2m, unipc, ..), of the SDE: euler-maruyama, pc, langevin, heun-churn."""
     label: str | None = None
-    """For class-conditional models: a class "3", one a seed "3,1,4", or "cycle" (seed modulo the number of classes).
-    Without it the class is left open."""
+    """For class-conditional models: a class "3", one a seed "3,1,4", or "cycle" (seed modulo classes); or left open."""
     LABELS: ClassVar[str] = 'a class like "3", a list "3,1,4" or "cycle"'
     batch_size: int | Literal["auto"] = 64
-    """Images a network call, or auto: what fits the memory. Noise never depends on it; pixels by at most 1 level of
-    255, and rarely."""
+    """Images a network call, or auto: what fits the memory. Noise never depends on it; pixels rarely, by 1 of 255."""
     compile: Literal["auto", "always", "never"] = "auto"
     """Whether the network goes through torch.compile; auto does it where the job is long enough to repay it."""
     shards: int = 0
-    """Tar files of so many images, 000000.tar and on, as WebDataset reads them, in place of PNGs; 0 is PNGs, more than
-    10,000 of them in folders of a thousand."""
+    """Tar files of so many images, as WebDataset reads them; 0: PNGs, above 10,000 in folders of a thousand."""
     npz: bool = False
     """Also write samples_NxHxWxC.npz (arr_0 uint8 NHWC, arr_1 labels), the ADM evaluator's file."""
     verify: bool = False
@@ -113,8 +110,7 @@ class Command(
     def _refused_early(self, model: ddim.Model, how: dict[str, Any]) -> ddim.Sampler:
         """The sampler, composed and tried once: what cannot work is refused before a folder is made."""
         if model.picture_shape[0] not in (1, 3):
-            held = f"this model makes {model.picture_shape[0]}"
-            raise Refused(f"a PNG holds 1 or 3 channels, {held}; use Model.sample in Python")
+            raise Refused(f"a PNG holds 1 or 3 channels, this model makes {model.picture_shape[0]}; use Model.sample")
         if self.batch_size == "auto" and model.exported:
             raise Refused("nobody tells how much memory an exported network needs: give --batch-size a number")
         if self.compile == "always" and model.exported:
