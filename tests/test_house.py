@@ -37,7 +37,7 @@ MAY_IMPORT = {
 }
 """Folder -> the folders it may import, from the ground floor up. A file beside the folders counts as one."""
 
-ONLY_IN = {"accelerate": "jobs", "diffusers": "nets checkpoints", "tyro": "cli", "tqdm": "cli"}
+ONLY_IN = {"accelerate": "jobs", "diffusers": "nets checkpoints", "tyro": "cli", "tqdm": "cli", "ray": "jobs"}
 """Package from outside -> the folders that may import it."""
 
 PURE = ("process", "denoise", "solve", "uses")

@@ -1,6 +1,7 @@
 """Whatever takes long and must survive: resumable, shared by processes, whole at every moment."""
 
 from ddim.jobs.bench import Bench, Took, exported_networks, peaks, switch_sets
+from ddim.jobs.cluster import Over, on_ray
 from ddim.jobs.distil import (
     Learned,
     StudentPlan,
@@ -102,6 +103,7 @@ __all__ = [
     "Loss",
     "Made",
     "Measured",
+    "Over",
     "Pace",
     "Pieces",
     "Plan",
@@ -148,6 +150,7 @@ __all__ = [
     "measure_images",
     "n_allowed",
     "new_state",
+    "on_ray",
     "open_job",
     "own_images",
     "peaks",

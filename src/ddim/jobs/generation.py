@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddim.files import Crew, read_json, sha256, sweep, whole_file
+from ddim.jobs.cluster import Over
 from ddim.jobs.job import ALONE, Share
 from ddim.jobs.layouts import Shelves, shard_name, whole_shard, write_shard
 from ddim.pixels import enlargement, grid, png_of, refuse_broken, save_png, to_uint8
@@ -52,6 +53,7 @@ def generate(
     share: Share = ALONE,
     crew: Crew | None = None,
     layout: Shelves = PLAIN,
+    over: Over = map,
     classes: Mapping[int, int] | None = None,
     names: Sequence[str] | None = None,
 ) -> Iterator[int]:
@@ -65,6 +67,7 @@ def generate(
         out: the job's folder, from `open_job`.
         crew: the processes at work there, this one among them (`crew_of`).
         layout: where images lie; a shard is made by one process.
+        over: how `make` is called on batch after batch, like `map`; see `on_ray`.
         recipe: kept in every PNG under "ddim", with the seed.
         classes: seed -> its class, kept there as well: the recipe's label may be a rule for all seeds.
         names: of the classes, for the grid's captions.
@@ -79,9 +82,10 @@ def generate(
         (out / MANIFEST).unlink(missing_ok=True)  # of a job that was whole once: it must not vouch for this one
 
     def batches(wanted: Sequence[int]) -> Iterator[list[tuple[bytes, dict[str, Any]]]]:
-        for i in range(0, len(wanted), rows):
-            batch = list(wanted[i : i + rows])
-            images = make(batch + [batch[-1]] * (rows - len(batch)))[: len(batch)]
+        firsts = range(0, len(wanted), rows)
+        padded = ([*wanted[i : i + rows], *[wanted[-1]] * (i + rows - len(wanted))] for i in firsts)
+        for i, images in zip(firsts, over(make, padded), strict=True):
+            images, batch = images[: len(wanted) - i], wanted[i : i + rows]
             refuse_broken(images, [f"seed {s}" for s in batch])
             own = [{"seeds": s} if classes is None else {"seeds": s, "class": classes[s]} for s in batch]
             about = [{**recipe, **told} for told in own]

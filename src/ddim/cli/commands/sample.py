@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 import ddim
-from ddim.cli import options, show, steered, typed
+from ddim.cli import clustered, options, show, steered, typed
 from ddim.refused import Refused
 
 ORDER = ("model", "weights", "reading", "tau", "steps", "solver", "eta", "sigma_hat", "variance", "label", "guidance",
@@ -19,7 +19,7 @@ ORDER = ("model", "weights", "reading", "tau", "steps", "solver", "eta", "sigma_
 @options.command
 class Command(
     options.OnDevice, options.Quick, options.Clipped, steered.Steered, steered.HandedOver, options.Labelled,
-    options.Spaced, options.Counted, options.Out, options.OfModel,
+    options.Spaced, options.Counted, options.Out, clustered.OnCluster, options.OfModel,
 ):  # fmt: skip
     """Make images: one PNG a seed, a grid, a recipe and a manifest. Interrupted, the same command goes on."""
 
@@ -60,8 +60,8 @@ class Command(
             print(f"{out}: {ddim.jobs.verify(out)} images, each as its manifest says")
             return
         share = ddim.jobs.share_of(os.environ)
-        seeds = self._seeds()
-        model = self.load()
+        seeds, model = self._seeds(), self.load()
+        over = self.over(share, model)
         kept = ddim.jobs.kept_precision(out) if self.precision == "auto" else None
         how = self._how(model, seeds) | {"precision": kept or self.precision}
         sampler = self._refused_early(model, how)
@@ -83,7 +83,7 @@ class Command(
         with show.progress(len(share.of(seeds)), "images") as bar:
             for done in ddim.jobs.generate(
                 lambda batch: made.sample(batch, batch_size=len(batch)).cpu(), seeds, out, recipe,
-                batch_size=settled.batch, share=share, crew=crew, layout=layout,
+                batch_size=settled.batch, share=share, crew=crew, layout=layout, over=over,
                 classes=None if classes is None else dict(zip(seeds, classes, strict=True)), names=self.names(model),
             ):  # fmt: skip
                 bar(done)
