@@ -156,7 +156,7 @@ def test_demo_shows_every_bundled_model_one_under_another(capsys, tiny_folder, t
     from ddim.model import bundled_names
 
     shown = {*demo.BUNDLED, *(walk.student for walks in demo.BUNDLED.values() for walk in walks if walk.student)}
-    assert sorted(shown) == sorted(bundled_names()) == ["cifar10", "mnist", "mnist-4"]
+    assert sorted(shown) == sorted(bundled_names()) == ["cifar10", "mnist", "mnist-1", "mnist-4"]
     alone = demo.Command(model=str(tiny_folder), out=tmp_path / "one")
     monkeypatch.setattr(demo, "THOUSAND", demo.FEW)
     alone.run()

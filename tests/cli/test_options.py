@@ -16,14 +16,7 @@ from ddim.cli.options import DEFAULT
 from ddim.refused import Refused
 
 CLI = Path(package.__file__).parent / "cli"
-SHARED = [
-    CLI / "options.py",
-    CLI / "pictures.py",
-    CLI / "steered.py",
-    CLI / "ofprocess.py",
-    CLI / "learning.py",
-    CLI / "clustered.py",
-]
+SHARED = [CLI / f"{name}.py" for name in ("options", "pictures", "steered", "ofprocess", "learning", "clustered")]
 COMMAND_FILES = sorted(p for p in (CLI / "commands").glob("*.py") if p.name != "__init__.py")
 
 OWN_MEANING = {

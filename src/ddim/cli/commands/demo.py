@@ -26,7 +26,7 @@ class Promise(NamedTuple):
 FEW = (Promise("DDIM", 5, 0.0), Promise("DDIM", 10, 0.0), Promise("DDIM", 20, 0.0), Promise("DDIM", 50, 0.0))
 THOUSAND = (*FEW, Promise("DDPM", 1000, 1.0))
 FIFTY = (*FEW, Promise("DDPM", 50, 1.0))  # where a thousand would take minutes on a CPU
-STUDENTS = (Promise("student, DDIM", 4, 0.0, "mnist-4"),)
+STUDENTS = (Promise("student", 1, 0.0, "mnist-1"), Promise("student", 4, 0.0, "mnist-4"))
 BUNDLED = {options.DEFAULT: (*STUDENTS, *THOUSAND), "cifar10": FIFTY}
 
 
@@ -34,7 +34,7 @@ BUNDLED = {options.DEFAULT: (*STUDENTS, *THOUSAND), "cifar10": FIFTY}
 class Command(options.Quick, options.OfModel):
     """The same ten latents by DDIM at 5, 10, 20, 50 steps and by DDPM: seconds, network calls, picture.
 
-    Of the bundled digits also by a student of four steps, made by `ddim distil`.
+    Of the bundled digits also by students of one and four steps, made by `ddim distil`.
     With the bundled digits comes the bundled colour model, whose DDPM takes 50 steps: a thousand take long on a CPU.
     """
 
