@@ -142,6 +142,14 @@ def test_schedule_shows_the_walk(capsys, tiny_folder):
     assert rows[-1][6] == "0" and float(rows[0][3]) == pytest.approx(4.0358e-5, rel=1e-4)
 
 
+def test_the_schedule_of_a_student_is_its_own(capsys):
+    out = ddim(capsys, "schedule", "mnist-4")[1]
+    assert "4 steps of T = 1000, its own times as a student" in out
+    assert [line.split()[1:3] for line in out.splitlines()[1:5]] == [
+        ["1000", "750"], ["750", "500"], ["500", "250"], ["250", "0"]
+    ]  # fmt: skip
+
+
 def test_demo_makes_its_picture(capsys, tiny_folder, tmp_path):
     code, out, err = ddim(capsys, "demo", tiny_folder, "--out", tmp_path)
     assert code == 0, err

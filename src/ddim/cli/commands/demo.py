@@ -71,7 +71,7 @@ class Command(options.Quick, options.OfModel):
                 rows += pictures
                 took.append(time.perf_counter() - start)
         self._tell(model, name, walks, took)
-        words = [f"{w.name} {w.steps} steps, {t:.2f} s" for w, t in zip(walks, took, strict=True)]
+        words = [f"{w.name} {w.steps} step{'s'[: w.steps - 1]}, {t:.2f} s" for w, t in zip(walks, took, strict=True)]
         scale = max(1, round(56 / model.picture_shape[1]))
         names = options.class_names(model)
         heads = [names[i] for i in label] if names and label else None

@@ -40,7 +40,9 @@ class Command(options.Walked, options.OfModel):
         start = process.at(times[0])
         asked = "" if self.steps in (None, len(times) - 1) else f" ({self.steps} were asked for)"
         of = f"of T = {process.T}" if process.discrete else f"on {process.name}"
-        print(f"\n{len(times) - 1} steps{asked} {of}, spacing {typed.spacing_of(self.spacing, model)}")
+        own = model.student is not None and times == model.tau()
+        which = "its own times as a student" if own else f"spacing {typed.spacing_of(self.spacing, model)}"
+        print(f"\n{len(times) - 1} steps{asked} {of}, {which}")
         held = f"holds {start.signal:.2%} of the signal"
         if not process.discrete:
             held = f"has noise/signal = {start.noise / start.signal if start.signal else math.inf:.4g}"
