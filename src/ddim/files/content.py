@@ -86,3 +86,20 @@ def sha256(path: Path) -> str:
 def digest(value: Any) -> str:
     """A short hash of anything JSON can hold."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def weights_hash(state: Mapping[str, Any]) -> str:
+    """sha256 of a state dict, in the order of its names.
+
+    Raises:
+        Refused: something in it is no tensor.
+    """
+    import torch
+
+    found = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        if not isinstance(value, torch.Tensor):
+            raise Refused(f"{name} in the network's state_dict is a {type(value).__name__}: weights are tensors")
+        found.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ddim.checkpoints import Checkpoint, open_checkpoint
+from ddim.files import weights_hash
 from ddim.jobs.evaluate import Cell
 from ddim.jobs.train import AVERAGES, Snapshot, read_snapshot, snapshot_files, snapshot_spacing, snapshot_steps
-from ddim.nets import LONGEST, combination, gamma_of, weights_hash
+from ddim.nets import LONGEST, combination, gamma_of
 from ddim.refused import Refused
 
 LEFT = 0.05  # of an average's weights over time, at most, may be left over

@@ -6,17 +6,16 @@ nothing without them. Heavy packages are imported only when their extractor is a
 
 from __future__ import annotations
 
-import hashlib
-import json
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from ddim.files import weights_hash
 from ddim.metrics.bundled import BaseExtractor, Colour, Digits, Extractor, RawPixels
 from ddim.metrics.own_files import FILES, in_file
 from ddim.refused import Refused
@@ -40,7 +39,7 @@ class Inception(BaseExtractor):
         except OSError as error:
             raise OSError(f"the Inception weights could not be fetched: {str(error).splitlines()[0]}") from None
         self.network, self.device = network.to(device), device
-        self.weights_hash = state_hash(network)
+        self.weights_hash = weights_hash(network.state_dict())
 
     @torch.no_grad()
     def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -65,7 +64,7 @@ class Dino(BaseExtractor):
             )
         except OSError as error:
             raise OSError(f"DINOv2 could not be loaded from {source}: {str(error).splitlines()[0]}") from None
-        self.device, self.weights_hash = device, state_hash(self.network)
+        self.device, self.weights_hash = device, weights_hash(self.network.state_dict())
 
     @torch.no_grad()
     def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -114,12 +113,3 @@ def extractor(name: str, device: torch.device | str = "cpu", *, trust_code: bool
     if Path(name).is_file():
         return in_file(Path(name), device, NAMES, trust_code=trust_code)
     raise Refused(f"there is no extractor {name!r}: choose {', '.join(NAMES)} or {FILES}")
-
-
-def state_hash(network: nn.Module) -> str:
-    """sha256 of a network's weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for key, value in sorted(network.state_dict().items()):
-        digest.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

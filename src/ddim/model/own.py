@@ -8,7 +8,8 @@ from typing import Required, TypedDict, Unpack
 from torch import nn
 
 from ddim.checkpoints import Checkpoint
-from ddim.nets import adapted, weights_hash
+from ddim.files import weights_hash
+from ddim.nets import adapted
 from ddim.process import LEARNED_VARIANCES, Process, TimeLabel
 from ddim.refused import Refused
 

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from ddim import engine
 from ddim.checkpoints import Checkpoint, Student, guidance_key, handover_key, keep_tuned, save_tuned
 from ddim.denoise import Interval, labels
-from ddim.files import digest
+from ddim.files import digest, weights_hash
 from ddim.model.asked import labels_of
 from ddim.model.saving import save_model
-from ddim.nets import weights_hash
 from ddim.process import Schedule, Time
 from ddim.refused import Refused
 

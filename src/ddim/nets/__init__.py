@@ -4,7 +4,7 @@ from ddim.nets.autoencoder import Autoencoder
 from ddim.nets.ema import Ema
 from ddim.nets.lengths import LONGEST, combination, gamma_of, inner, length_of
 from ddim.nets.lucidrains import LucidrainsUnet
-from ddim.nets.own import OwnNetwork, adapted, weights_hash
+from ddim.nets.own import OwnNetwork, adapted
 from ddim.nets.powers import LENGTHS, Powers
 from ddim.nets.scoreunet import ScoreUnet, plan
 from ddim.nets.seeding import torch_randomness
@@ -14,5 +14,5 @@ __all__ = [
     "CHANGES", "LENGTHS", "LONGEST", "PRESETS", "Autoencoder", "DiffusersNetwork", "Ema", "LucidrainsUnet",
     "OwnNetwork", "Powers",
     "ScoreUnet",
-    "adapted", "build", "combination", "gamma_of", "inner", "length_of", "plan", "torch_randomness", "weights_hash",
+    "adapted", "build", "combination", "gamma_of", "inner", "length_of", "plan", "torch_randomness",
 ]  # fmt: skip

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ddim.nets.unet import DiffusersNetwork
-from ddim.refused import Refused
 
 
 class OwnNetwork(nn.Module):
@@ -45,18 +41,3 @@ def adapted(module: nn.Module, conditional: bool, null_label: int | None = None)
     if kind.__name__ == "UNet2DModel" and kind.__module__.startswith("diffusers."):
         return DiffusersNetwork(module, null_label)
     return OwnNetwork(module, conditional, null_label)
-
-
-def weights_hash(state: Mapping[str, Any]) -> str:
-    """sha256 of a state dict, in the order of its names.
-
-    Raises:
-        Refused: something in it is no tensor.
-    """
-    found = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        if not isinstance(value, Tensor):
-            raise Refused(f"{name} in the network's state_dict is a {type(value).__name__}: weights are tensors")
-        found.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ddim.checkpoints.facts import OURS, WHOLE, checked, process_facts, process_in, refuse_gaps
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.safety import read_safetensors
-from ddim.files import VERSION, read_json, whole_folder, write_json, write_tensors
-from ddim.nets import OwnNetwork, weights_hash
+from ddim.files import VERSION, read_json, weights_hash, whole_folder, write_json, write_tensors
+from ddim.nets import OwnNetwork
 from ddim.refused import Refused
 from ddim.stored import is_whole
 
