@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +22,6 @@ from ddim.data import Batches, Images, open_images
 from ddim.denoise import Clip, NetworkDenoiser
 from ddim.jobs import Denoising, Recipe, fit
 from ddim.jobs.train import state_of
-from ddim.jobs.train.loss import Draws
 from ddim.metrics import Moments, extractor, fidelity, frechet
 from ddim.nets import DiffusersNetwork, Ema, torch_randomness
 from ddim.process import Objective, noise, tau
@@ -42,7 +40,7 @@ class Trial:
     channels: tuple[int, ...] = (16, 48, 96)
     layers: int = 1
     objective: Objective = field(default_factory=lambda: Objective("v"))
-    lognormal: bool = False
+    law: str = "uniform"
     decay: bool = True
     cost: float = 1.0
     half_lives: tuple[float, ...] = field(default=HALF_LIVES[1:2])
@@ -70,11 +68,12 @@ TRIALS: dict[str, Trial] = {
     "lr 1e-2": changed(lr=1e-2),
     "batch 16": changed(batch_size=16),
     "eps": changed(prediction="eps"),
-    "EDM's F, log-normal times": replace(BASE, objective=Objective("edm"), lognormal=True),
+    "EDM's F, log-normal times": replace(BASE, objective=Objective("edm"), law="lognormal"),
     "linear schedule": changed(schedule="linear"),
     "x0, SNR + 1": replace(BASE, objective=SnrPlusOne("x0")),
     "v, min-SNR 5": changed(min_snr_gamma=5.0),
-    "v, log-normal times": replace(BASE, lognormal=True),
+    "v, min-SNR 5, batch 16": changed(min_snr_gamma=5.0, batch_size=16),
+    "v, log-normal times": replace(BASE, law="lognormal"),
     "x0, uniform": changed(prediction="x0"),
     "EDM's F, uniform times": replace(BASE, objective=Objective("edm")),
     "no flips": changed(flip=False),
@@ -89,18 +88,6 @@ TRIALS: dict[str, Trial] = {
     "lr 1e-3, batch 64": changed(lr=1e-3, batch_size=64),
     "lr 1e-3, batch 16": changed(lr=1e-3, batch_size=16),
 }
-
-
-@dataclass(frozen=True)
-class LogNormal(Denoising):
-    """DDPM's loss at EDM's times: ln(noise/signal) ~ N(-1.2, 1.2^2) (arXiv 2206.00364), the nearest there are."""
-
-    def draw(self, g: np.random.Generator, n: int, shape: tuple[int, ...]) -> Draws:
-        drawn = super().draw(g, n, shape)
-        bar = self.schedule.alpha_bar[1:].double()
-        log_rho = (0.5 * ((1 - bar) / bar).log()).numpy()
-        t = np.searchsorted(log_rho, -1.2 + 1.2 * g.standard_normal(n)).clip(0, len(log_rho) - 1) + 1
-        return drawn._replace(t=torch.from_numpy(t))
 
 
 def network(trial: Trial, seed: int) -> DiffusersNetwork:
@@ -124,8 +111,7 @@ def train(
     steps = round(n_images / trial.cost / trial.recipe.batch_size)
     recipe = replace(trial.recipe, seed=seed, warmup=steps // 10, lr_decay_steps=steps if trial.decay else None)
     state = state_of(network(trial, seed), recipe, "cpu")
-    kind = LogNormal if trial.lognormal else Denoising
-    loss = kind(trial.objective, recipe.noise_schedule(), recipe.label_dropout)
+    loss = Denoising(trial.objective, recipe.noise_schedule(), recipe.label_dropout, law=trial.law)
     averages = {h: Ema(state.unwrapped, 0.5 ** (1 / (h * steps))) for h in trial.half_lives}
     batches = Batches(images, recipe.batch_size, seed, flip=recipe.flip, labelled=True)
     begun = time.process_time()

@@ -222,6 +222,13 @@ def test_the_laws_of_times():
     assert len(levels) == 10 and np.allclose(steps, math.log(5000) / 9, rtol=1e-4)  # NCSN's geometric sequence
     t = draw_times(process_of("vp"), "uniform", 1, g, 4000)
     assert float(t.min()) >= 1e-3 and float(t.max()) <= 1.0 and float(t.mean()) == pytest.approx(0.5, abs=0.02)
+    schedule = ddim.Schedule.cosine()
+    t = draw_times(schedule, "lognormal", 1, g, 4000)
+    ratio = (1 / schedule.alpha_bar[t] - 1).sqrt().log()  # of whole times: the nearest, so that the ends are cut
+    assert t.dtype == torch.int64 and int(t.min()) >= 1 and int(t.max()) <= 1000
+    assert float(ratio.mean()) == pytest.approx(-1.2, abs=0.06) and float(ratio.std()) == pytest.approx(1.2, abs=0.05)
+    with pytest.raises(ddim.Refused, match="draw them uniform or lognormal"):
+        draw_times(schedule, "levels", 10, g, 4)
     flow = process_of("flow")
     t = draw_times(flow, "lognormal", 1, g, 4000)
     assert float((t / (1 - t)).log().mean()) == pytest.approx(-1.2, abs=0.06)  # t/(1 - t) is the flow's noise/signal

@@ -72,7 +72,7 @@ class OnnxNetwork(Exported):
             fed["label"] = label.numpy(force=True)
         try:
             said = self.session.run(None, fed)[0]
-        except Exception as error:  # as above
+        except Exception as error:  # as below
             reason = " ".join(str(error).split())[:160]
             raise Refused(f"the ONNX network cannot take {tuple(x.shape)} at times {t.dtype}: {reason}") from None
         if not isinstance(said, np.ndarray) or said.dtype != np.float32 or said.shape[:1] != x.shape[:1]:

@@ -65,15 +65,18 @@ def draw_times(process: Process, law: str, levels: int, g: np.random.Generator, 
     """Times to train on, (n,): whole ones 1..T of a schedule, else float64 in first..T.
 
     Args:
-        law: "uniform" in t; "lognormal": log(noise/signal) ~ N(-1.2, 1.2^2) (EDM), kept within first..T; "levels":
-            `levels` times evenly from first to T, on ve NCSN's geometric noise levels (arXiv 1907.05600).
+        law: "uniform" in t; "lognormal": log(noise/signal) ~ N(-1.2, 1.2^2) (EDM), kept within first..T, of a schedule
+            the nearest time; "levels": `levels` times evenly from first to T, on ve NCSN's geometric noise levels
+            (arXiv 1907.05600), of continuous processes alone.
 
     Raises:
-        Refused: an unknown law.
+        Refused: an unknown law, or levels of a schedule.
     """
-    if not isinstance(process, Continuous):
-        return torch.from_numpy(g.integers(1, process.T + 1, size=n))
-    first, last = float(process.first), float(process.T)
+    first, last = process.first, process.T
+    if process.discrete and law == "uniform":
+        return torch.from_numpy(g.integers(1, int(last) + 1, size=n))
+    if process.discrete and law == "levels":
+        raise Refused("a schedule's times are its levels: draw them uniform or lognormal")
     if law == "uniform":
         t = first + (last - first) * g.random(n)
     elif law == "levels":
@@ -85,4 +88,4 @@ def draw_times(process: Process, law: str, levels: int, g: np.random.Generator, 
         t = np.array([max(first, process.time_of(float(r))) if r < top else last for r in ratios])
     else:
         raise Refused(f"unknown law of times {law!r}; choose one of {', '.join(DRAWS)}")
-    return torch.from_numpy(t)
+    return torch.from_numpy(np.rint(t).astype(np.int64) if process.discrete else t)

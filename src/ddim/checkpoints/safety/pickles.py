@@ -27,9 +27,7 @@ from ddim.refused import Refused
 MAGIC = 0x1950A86A20F9469CFC6C  # torch.save's first pickle before PyTorch 1.6
 MAX_PICKLE = 256 * 2**20
 MAX_ENTRIES = 200_000
-MOST_TIED = (
-    4  # tensors may share storages (tied weights, an average that began as a copy): so many times the file's size
-)
+MOST_TIED = 4  # files' sizes that tensors may claim: they share storages (tied weights, an average begun as a copy)
 REMEDY = "on a machine where you trust it, load it and torch.save only the state dict"
 DAMAGED = (
     pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, KeyError, IndexError,

@@ -29,13 +29,13 @@ class Draws(NamedTuple):
 class Denoising:
     """DDPM's loss, on any process: mean over the batch of weight(t) |network(shown x_t, label of t, label) - target|^2.
 
-    x_t = signal x0 + noise eps, t uniform in 1..T (DDPM, arXiv 2006.11239, eq. 14 and algorithm 1) or, on a continuous
-    process, by one of the laws of `draw_times`. The network is any module that `Model.from_network` takes; it is called
+    x_t = signal x0 + noise eps, t uniform in 1..T (DDPM, arXiv 2006.11239, eq. 14 and algorithm 1) or by another
+    of the laws of `draw_times`. The network is any module that `Model.from_network` takes; it is called
     without a label where the batch has none. A label is replaced by the null label at the rate `label_dropout`, where
     there is one.
 
     Args:
-        law, levels: of the times of a continuous process. time_label: what the network is told of them.
+        law, levels: of the times, see `draw_times`. time_label: what the network is told of them.
         null_label: the label that means "any class"; default: the network's own `null_label`, if it has one.
     """
 
