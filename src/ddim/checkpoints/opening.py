@@ -12,9 +12,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from ddim.checkpoints.families import READERS, Family, Found, is_own_folder, load_own_folder
+from ddim.checkpoints.families import (
+    READERS,
+    Family,
+    Found,
+    is_autoencoder,
+    is_own_folder,
+    load_autoencoder,
+    load_own_folder,
+)
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.settings import read_settings
+from ddim.nets import Autoencoder
 from ddim.refused import Refused
 
 HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@((?!.*\.\.)\w[\w./-]*))?")  # @ a commit, a tag or a branch
@@ -49,18 +58,34 @@ def open_checkpoint(
     settings = read_settings(config)
     path = Path(source)
     if not path.exists():
-        named = HUB_NAME.fullmatch(str(source))
-        if network is not None or named is None or family not in ("auto", "diffusers"):
-            raise FileNotFoundError(
-                f"there is no model at {source}: no such folder or file, and no name on the hub (owner/name, "
-                "owner/name@revision)"
-            )
-        path, family = _download(named[1], named[2]), "diffusers"
+        path = _fetched(source, "model" if network is None and family in ("auto", "diffusers") else None)
+        family = "diffusers"
     if network is not None:
         return _finite(_own(path, network, settings))
     found = Found(path)
     reader = _told(found) if family == "auto" else READERS[family]
     return _finite(reader.read(found, settings))
+
+
+def open_autoencoder(source: str | Path) -> Autoencoder:
+    """The autoencoder of a folder (its own, or a model's) or of a name on the hub.
+
+    Raises:
+        OSError, Refused: nothing there, or not readable as an autoencoder.
+    """
+    path = Path(source)
+    return load_autoencoder(path if path.exists() else _fetched(source, "autoencoder"))
+
+
+def _fetched(source: str | Path, what: str | None) -> Path:
+    """A folder of the hub; None where only one that is here will do."""
+    named = HUB_NAME.fullmatch(str(source))
+    if named is None or what is None:
+        raise FileNotFoundError(
+            f"there is no {what or 'model'} at {source}: no such folder or file, and no name on the hub (owner/name, "
+            "owner/name@revision)"
+        )
+    return _download(named[1], named[2])
 
 
 def _finite(checkpoint: Checkpoint) -> Checkpoint:
@@ -88,6 +113,11 @@ def _told(found: Found) -> Family:
     if found.path.name in ("config.json", "model_index.json"):
         raise Refused(f"{found.path} is a file; a diffusers model is a folder: give {found.path.parent}")
     told = [family for family in READERS.values() if family.is_this(found)]
+    if found.is_folder and is_autoencoder(found.path):
+        raise Refused(
+            f"{found.path} is an autoencoder alone: it makes pictures of latents and knows no law of them; train a "
+            f"model in its latents with `autoencoder` {found.path}"
+        )
     if len(told) == 1:
         return told[0]
     if told:

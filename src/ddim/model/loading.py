@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ddim.checkpoints import open_checkpoint
+from ddim.checkpoints import is_autoencoder, open_autoencoder, open_checkpoint
 from ddim.model.model import Model
+from ddim.nets import Autoencoder
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 DEFAULT = "mnist"
@@ -45,3 +46,13 @@ def load(
     bundled = str(source) in bundled_names() and not (Path(source) / "model_index.json").exists()
     place = BUNDLED / str(source) if bundled else source
     return Model(open_checkpoint(place, family=family, config=config, network=network)).to(device)
+
+
+def load_autoencoder(source: str | Path) -> Autoencoder:
+    """An autoencoder alone: a bundled name ("cifar10-ae"), its folder or a model's, or a name on the hub.
+
+    Raises:
+        Refused, OSError: nothing there, or not readable as an autoencoder.
+    """
+    place = BUNDLED / str(source)
+    return open_autoencoder(place if is_autoencoder(place) and not Path(source).exists() else source)

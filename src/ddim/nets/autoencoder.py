@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,6 +35,8 @@ class Autoencoder(nn.Module):
 
     scale: Tensor
     shift: Tensor
+    facts: Mapping[str, Any] = MappingProxyType({})  # what the folder it was read from says of it
+    notes: tuple[str, ...] = ()
 
     def __init__(self, module: nn.Module, sha256: str = "") -> None:
         super().__init__()

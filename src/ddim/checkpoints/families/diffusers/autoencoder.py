@@ -18,7 +18,7 @@ from ddim.nets import Autoencoder
 from ddim.refused import Refused
 from ddim.stored import is_number, is_whole
 
-PLACES = ("vae", "vqvae")
+PLACES, CONFIG = ("vae", "vqvae"), "config.json"
 KINDS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 REALS = ("scaling_factor", "shift_factor")
 BY_CHANNEL = ("latents_mean", "latents_std")
@@ -47,20 +47,36 @@ def autoencoder_in(
         return None
     if len(found) > 1:
         raise Refused(f"{folder} has {found[0].name} and {found[1].name}: leave one autoencoder")
-    file = found[0] / "config.json"
+    made = read_autoencoder(found[0], facts.get("autoencoder"), notes)
+    try:
+        made.image_shape(shape)
+    except Refused as error:
+        raise Refused(f"{found[0] / CONFIG}: {error}") from None
+    return made
+
+
+def read_autoencoder(place: Path, told: Any, notes: list[str]) -> Autoencoder:
+    """The autoencoder of a folder of its own.
+
+    Args:
+        told: the hash its weights must have, or None.
+
+    Raises:
+        Refused: it cannot be built, or its weights are damaged or others.
+    """
+    file = place / CONFIG
     if not file.is_file():
-        raise Refused(f"{found[0]} has no config.json, which says what the autoencoder is")
+        raise Refused(f"{place} has no {CONFIG}, which says what the autoencoder is")
     config = read_json(file)
     module = empty_autoencoder(config, str(file))
-    state, digest, weights = weights_of(found[0])
-    refuse_others(facts.get("autoencoder"), digest, weights)
+    state, digest, weights = weights_of(place)
+    refuse_others(told, digest, weights)
     fill(module, state, str(weights))
     broken = [name for name, value in module.state_dict().items() if not bool(value.isfinite().all())]
     if broken:
         raise Refused(f"{weights}: {len(broken)} weights hold NaN or infinity, first {broken[0]}: the file is damaged")
     try:
         made = Autoencoder(module, digest).eval()
-        made.image_shape(shape)
     except Refused as error:
         raise Refused(f"{file}: {error}") from None
     if config.get("scaling_factor") is None:
@@ -121,14 +137,14 @@ def _checked(settings: Mapping[str, Any], defaults: Mapping[str, Any], where: st
             raise Refused(f"{where}: {name} must be a list of numbers, got {str(value)[:80]}")
 
 
-def write_autoencoder(place: Path, made: Autoencoder) -> str:
-    """Put config.json and the weights into a new folder; returns the hash of the weights' file."""
+def write_autoencoder(place: Path, made: Autoencoder, dtype: torch.dtype | None = None) -> str:
+    """Put config.json and the weights, as `dtype` if told, into a folder; returns the hash of the weights' file."""
     import diffusers
 
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     file = place / f"{STEM}.safetensors"
-    state = {k: v.detach().cpu().contiguous() for k, v in made.module.state_dict().items()}
-    write_tensors(file, state, {"format": "pt"})
+    state = made.module.state_dict()
+    write_tensors(file, {k: v if dtype is None else v.to(dtype) for k, v in state.items()}, {"format": "pt"})
     version = {"_class_name": made.kind, "_diffusers_version": diffusers.__version__}
-    write_json(place / "config.json", version | made.config)
+    write_json(place / CONFIG, version | made.config)
     return sha256(file)
