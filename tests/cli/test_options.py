@@ -40,6 +40,7 @@ OWN_MEANING = {
     "compile": "when, or whether to measure it",
     "sigma_hat": "in place of --eta, or rows more",
     "sigma_learned": "in place of --eta, or rows more",
+    "lr": "the preset's, or a student's",
     "method": "one, or a list",
     "reference": "steps, or images",
     "at": "a step of training, or a time",

@@ -14,12 +14,8 @@ from ddim.cli import options
 class Learning(options.OnDevice):
     """A run that changes weights."""
 
-    batch_size: int = 64
-    """Images of one optimizer step, over all processes."""
     accumulation: int = 1
     """Split each batch into this many parts, to save memory."""
-    lr: float = 2e-4
-    """Learning rate after the warm-up."""
     warmup: int = 500
     """Steps over which the learning rate rises from 0."""
     grad_clip: Annotated[float, tyro.conf.arg(aliases=("--clip",))] = 1.0

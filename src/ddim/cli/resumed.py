@@ -37,6 +37,9 @@ def options(asked: Command) -> Command:
     begun = _begun(type(asked), stored, run)
     changes: dict[str, Any] = {"out": run, "resume": True, "preset": stored.get("preset")}
     changes |= {f: stored[r] for f, r in fields().items() if r in stored}
+    changes["min_snr_gamma"] = (
+        stored.get("min_snr_gamma") or 0.0
+    )  # None of the stored is none; of the options, as usual
     found = asked.data if not alone else _data(stored, begun)
     if found is None:
         raise Refused(

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
-from ddim.cli.resumed import fields
 from ddim.cli.typed import size_of
 from ddim.cli.watch import Watch
 from ddim.data import Images, open_images
 from ddim.files import reach
-from ddim.jobs import Cadence, Pace, Plan, Recipe, refuse_existing, resolve_precision, start, train_run
+from ddim.jobs import Cadence, Pace, Plan, refuse_existing, start, train_run
 from ddim.nets import PRESETS
 from ddim.refused import Refused
 
@@ -44,14 +43,6 @@ def cadence_of(asked: Mapping[str, Any]) -> Cadence:
             raise Refused(f"`{name}` must be at least {low}, got {asked[name]}")
     others = ("preview_precision", "snapshots")
     return Cadence(**{name: asked[name] for name in (*least, *others)})
-
-
-def recipe_of(asked: Mapping[str, Any], init: Checkpoint | None = None) -> Recipe:
-    """What decides the weights: precision made definite, and the prediction of `init` unless one is asked for."""
-    said: dict[str, Any] = {field: asked[option] for option, field in fields().items()}
-    said["precision"] = resolve_precision(said["precision"], asked["device"])
-    said["prediction"] = said["prediction"] or (init.prediction if init is not None else None)
-    return Recipe(**said)
 
 
 def words_of(asked: DataclassInstance, ancestor: Mapping[str, Any] | None) -> str:

@@ -57,6 +57,7 @@ from ddim.jobs.settled import Settled, kept_precision, settle
 from ddim.jobs.train import (
     AVERAGES,
     HOPELESS,
+    SCHEDULES,
     Cadence,
     Clock,
     Denoising,
@@ -87,6 +88,7 @@ __all__ = [
     "AVERAGES",
     "HOPELESS",
     "PRECISIONS",
+    "SCHEDULES",
     "Averages",
     "Bench",
     "Budget",

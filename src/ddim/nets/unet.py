@@ -20,7 +20,10 @@ from ddim.refused import Refused
 
 @dataclass(frozen=True)
 class Preset:
-    """Channels of each level (every level halves the image), blocks a level, and the levels with attention."""
+    """Channels of each level (every level halves the image), blocks a level, and the levels with attention.
+
+    `lr` and `batch_size`: for the small ones those with which an hour taught most (docs/training.md), else DDPM's rate.
+    """
 
     channels: tuple[int, ...]
     layers: int
@@ -30,6 +33,8 @@ class Preset:
     head_dim: int | None = 32
     dropout: float = 0.0
     ddpm: bool = False  # the details in which Ho et al.'s network differs from diffusers' defaults
+    lr: float = 2e-4
+    batch_size: int = 64
 
     @property
     def divisor(self) -> int:
@@ -41,12 +46,16 @@ def _cifar10(about: str) -> Preset:
     return Preset((128, 256, 256, 256), 2, (1,), 32, about, head_dim=None, dropout=0.1, ddpm=True)
 
 
+def _small(channels: tuple[int, ...], layers: int, groups: int, about: str) -> Preset:
+    return Preset(channels, layers, (len(channels) - 1,), groups, about, lr=2e-3, batch_size=32)
+
+
 PRESETS: dict[str, Preset] = {
-    "digits": Preset((32, 64), 1, (1,), 8, "8x8 grey digits: seconds on a CPU"),
-    "mnist": Preset((24, 64, 128), 1, (2,), 8, "28x28 or 32x32 grey on a CPU, 2.6M"),
-    "grey32": Preset((32, 64, 128), 2, (2,), 8, "28x28 or 32x32 grey, wider and twice as deep, 3.9M"),
-    "cifar10-small": Preset((64, 96, 128), 1, (2,), 16, "32x32 colour on a CPU, 3.8M"),
-    "colour32": Preset((32, 96, 144), 1, (2,), 16, "32x32 colour on a CPU, 3.8M, a third faster a step"),
+    "digits": _small((32, 64), 1, 8, "8x8 grey digits: seconds on a CPU"),
+    "mnist": _small((24, 64, 128), 1, 8, "28x28 or 32x32 grey on a CPU, 2.6M"),
+    "grey32": _small((32, 64, 128), 2, 8, "28x28 or 32x32 grey, wider and twice as deep, 3.9M"),
+    "cifar10-small": _small((64, 96, 128), 1, 16, "32x32 colour on a CPU, 3.8M"),
+    "colour32": _small((32, 96, 144), 1, 16, "32x32 colour on a CPU, 3.8M, a third faster a step"),
     "cifar10": _cifar10("32x32 colour, the 35.7M network of Ho et al. 2020"),
     "64": Preset((96, 192, 288, 384), 2, (2, 3), 32, "64x64 colour, 50M"),
     "128": Preset((64, 128, 192, 256, 384), 2, (3, 4), 32, "128x128 colour, 48M"),

@@ -47,7 +47,10 @@ class Command(learning.Learning):
     """How many of the teacher's own pictures, where there is no DATA."""
     guidance: float = 1.0
     """Weight of classifier-free guidance that is folded in: the student's one call stands for two of its teacher's."""
+    batch_size: int = 64
+    """Images of one optimizer step, over all processes."""
     lr: float = 3e-4
+    """Learning rate after the warm-up; it falls to 0 in each stage."""
     warmup: int = 20
     ema: float = 0.0
     checkpoint_every: int = 200

@@ -29,6 +29,10 @@ class Command(OfProcess, learning.Learning):
     """Fine-tune: begin with the weights of this model (bundled name, run, folder or checkpoint), not random ones."""
     max_steps: int = 10000
     """Optimizer steps, counted from the beginning of the run."""
+    batch_size: int | None = None
+    """Images of one optimizer step, over all processes. Default: the preset's, 32 for small networks, else 64."""
+    lr: float | None = None
+    """Learning rate after the warm-up. Default: the preset's, 2e-3 for small networks, else 2e-4; with --init 2e-4."""
     lr_decay_steps: int | None = None
     """Let the learning rate fall as a cosine to lr/100 at this step. Default: constant."""
     optimizer: Literal["adam", "adamw"] = "adamw"
@@ -37,9 +41,9 @@ class Command(OfProcess, learning.Learning):
     """Weight decay."""
     OLD: ClassVar = {"clip": "grad_clip"}
     min_snr_gamma: float | None = None
-    """Weight the loss by min(SNR, gamma); 5 is usual. Default: all times alike."""
-    schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid"] = "linear"
-    """The noise schedule of --process ddpm."""
+    """Weight the loss by min(SNR, gamma); 0: all times alike. Default: 5 on --process ddpm, else 0."""
+    schedule: Literal["linear", "scaled_linear", "cosine", "sigmoid"] | None = None
+    """The noise schedule of --process ddpm. Default: that of --init, or cosine."""
     timesteps: int = 1000
     """T, the number of diffusion steps of the schedule."""
     zero_terminal_snr: bool = False
@@ -66,7 +70,7 @@ class Command(OfProcess, learning.Learning):
         return resumed.settled(self, parse) if self.resume else self
 
     def run(self) -> None:
-        from ddim.cli import training
+        from ddim.cli import training, usual
 
         if self.data is None or self.out is None:
             raise Refused("say of what and where: ddim train DATA --out RUN, or ddim train --resume RUN")
@@ -75,13 +79,14 @@ class Command(OfProcess, learning.Learning):
         # A run that has a checkpoint needs the model it began from no more: that may be gone, or trained on.
         known = ddim.jobs.ancestor_of(self.out) if self.resume else None
         init = None if known is not None or self.init is None else ddim.load(self.init).checkpoint
-        recipe = training.recipe_of(vars(self), init)
+        recipe = usual.recipe_of(vars(self), init)
         images = training.checked_images(
             self.data, size=self.size, fit=self.fit, channels=self.channels, skip_unreadable=self.skip_unreadable,
             labels=self.labels != "ignore",
         )  # fmt: skip
+        preset = training.preset_of(self.preset, images, init)
         plan = ddim.jobs.Plan(
-            self.out, images, training.preset_of(self.preset, images, init), recipe,
+            self.out, images, preset, usual.paced(recipe, vars(self), preset, init),
             training.labelled(self.labels, images), training.words_of(self, known), self.device, init, known,
         )  # fmt: skip
         with training.memory(recipe):

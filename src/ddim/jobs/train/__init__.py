@@ -6,7 +6,7 @@ from ddim.jobs.train.loop import BatchAt, DivergedError, Loss, Progress, fit
 from ddim.jobs.train.loss import Denoising, hidden
 from ddim.jobs.train.plan import Cadence, Plan
 from ddim.jobs.train.reached import Standing, standing
-from ddim.jobs.train.recipe import Pace, Recipe, difference, read_recipe
+from ddim.jobs.train.recipe import SCHEDULES, Pace, Recipe, difference, read_recipe
 from ddim.jobs.train.run import agreed, ancestor_of, due, provenance, refuse_existing, start, stored_recipe, train_run
 from ddim.jobs.train.snapshots import (
     AVERAGES,
@@ -30,6 +30,7 @@ from ddim.jobs.train.state import (
 __all__ = [
     "AVERAGES",
     "HOPELESS",
+    "SCHEDULES",
     "BatchAt",
     "Cadence",
     "Clock",
