@@ -33,7 +33,7 @@ def test_a_folder_of_its_own_and_a_models_are_one_autoencoder(model, tmp_path):
 
 def test_what_is_no_autoencoder_or_no_model_is_refused(model, tmp_path):
     save_autoencoder(tmp_path / "ae", open_autoencoder(model))
-    with pytest.raises(Refused, match="is an autoencoder alone.*`autoencoder`"):
+    with pytest.raises(Refused, match=r"is an autoencoder alone.*`autoencoder`"):
         open_checkpoint(tmp_path / "ae")
     with pytest.raises(Refused, match="holds no autoencoder"):
         ddim.model.load_autoencoder(model / "unet")

@@ -56,7 +56,7 @@ def test_the_second_training_in_a_folder_is_refused_and_a_killed_one_is_taken_up
 
 def test_a_training_that_began_between_the_look_and_the_first_write_is_left_alone(tmp_path, monkeypatch, capsys):
     """The network is built between the two: long enough for another to train and end."""
-    built, run = runs.new_state, tmp_path / "run"
+    built, run = runs.state_of, tmp_path / "run"
 
     def slow(*args):
         state = built(*args)
@@ -64,7 +64,7 @@ def test_a_training_that_began_between_the_look_and_the_first_write_is_left_alon
         (run / "state" / "step-00000001.pt").write_text("theirs")
         return state
 
-    monkeypatch.setattr(runs, "new_state", slow)
+    monkeypatch.setattr(runs, "state_of", slow)
     with pytest.raises(SystemExit) as stop:
         main([*TRAIN, "--out", str(run), "--max-steps", "1"])
     assert stop.value.code == 2 and "exists" in capsys.readouterr().err

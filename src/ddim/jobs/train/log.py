@@ -32,7 +32,7 @@ class Log:
         self.hook, threading.excepthook = threading.excepthook, self._heard
         self.board = SummaryWriter(str(folder / BOARD), purge_step=step + 1)  # type: ignore[no-untyped-call]
 
-    def write(self, p: Progress, **more: int) -> None:
+    def write(self, p: Progress, **more: float) -> None:
         """A line, with whatever else there is to tell."""
         numbers = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in p._asdict().items()}
         try:

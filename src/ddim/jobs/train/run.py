@@ -13,50 +13,47 @@ from typing import Any
 
 import torch
 
-from ddim.data import Batches
 from ddim.files import Hold, alone, is_temporary, read_json, sweep, write_text
 from ddim.jobs.job import RECIPE
-from ddim.jobs.train.descent import begin_from
+from ddim.jobs.train.course import Course, M
+from ddim.jobs.train.denoising import DenoiserRun
 from ddim.jobs.train.log import BOARD, LOG, Log
 from ddim.jobs.train.loop import DivergedError, Progress, fit
-from ddim.jobs.train.loss import Denoising
 from ddim.jobs.train.newest import load_newest, set_aside
 from ddim.jobs.train.plan import Cadence, Plan
-from ddim.jobs.train.previews import PREVIEWS, preview
+from ddim.jobs.train.previews import PREVIEWS
 from ddim.jobs.train.recipe import difference, read_recipe
 from ddim.jobs.train.retreat import gone_back
 from ddim.jobs.train.saved import checkpoint
 from ddim.jobs.train.snapshots import AVERAGES, follow, keep_snapshot
-from ddim.jobs.train.state import (
-    STATE,
-    TrainState,
-    checkpoints,
-    new_state,
-)
+from ddim.jobs.train.state import STATE, TrainState, checkpoints, state_of
 from ddim.nets import DiffusersNetwork
 from ddim.refused import Refused
 
-MODEL = "model_index.json"
+MODELS = ("model_index.json", "config.json")  # one of which every model has
 BARE = (STATE, LOG, PREVIEWS, BOARD, AVERAGES)  # all there is in a run before its first checkpoint
 
 
 def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState[DiffusersNetwork]:
+    """The state a run begins or goes on with, see `opened`."""
+    return opened(DenoiserRun(plan), max_steps, resume=resume)
+
+
+def opened(course: Course[M], max_steps: int, *, resume: bool) -> TrainState[M]:
     """The state a run begins or goes on with; nothing is written before everything has been checked.
 
     Raises:
         Refused: RUN exists and resume is off; nothing to resume; another recipe (names the field); another
             process trains there.
     """
-    folder = plan.run / STATE
     if resume:
-        _refuse_lost_state(plan.run)
-        _refuse_other_recipe(folder, plan)
+        _refuse_lost_state(course)
+        _refuse_other_recipe(course)
     else:
-        refuse_existing(plan.run)
-    classes = len(plan.images.class_names or ()) if plan.labelled else None
-    state = new_state(plan.recipe, plan.preset, plan.images.shape, classes, plan.device)
+        refuse_existing(course.run)
+    state = state_of(course.fresh(), course.recipe, course.device)
     try:
-        _prepare(plan, state, max_steps, resume=resume)
+        _prepare(course, state, max_steps, resume=resume)
     except BaseException:
         if state.hold is not None:
             state.hold.release()
@@ -65,21 +62,21 @@ def start(plan: Plan, max_steps: int, *, resume: bool) -> TrainState[DiffusersNe
     return state
 
 
-def _claimed(plan: Plan, *, resume: bool) -> Hold:
+def _claimed(course: Course[Any], *, resume: bool) -> Hold:
     """The run for this process: looked at once more, as another may have begun or ended there since the first look."""
-    folder, made = plan.run / STATE, False
-    plan.run.mkdir(parents=True, exist_ok=True)
-    with alone(plan.run):
+    folder, made = course.run / STATE, False
+    course.run.mkdir(parents=True, exist_ok=True)
+    with alone(course.run):
         try:
             if not folder.exists():
                 folder.mkdir()
                 made = True
             hold = Hold(folder)
             if resume:
-                _refuse_lost_state(plan.run)
-                _refuse_other_recipe(folder, plan)
+                _refuse_lost_state(course)
+                _refuse_other_recipe(course)
             else:
-                refuse_existing(plan.run)
+                refuse_existing(course.run)
         except BaseException:
             if made:
                 folder.rmdir()
@@ -87,23 +84,23 @@ def _claimed(plan: Plan, *, resume: bool) -> Hold:
     return hold
 
 
-def _prepare(plan: Plan, state: TrainState[DiffusersNetwork], max_steps: int, *, resume: bool) -> None:
+def _prepare(course: Course[M], state: TrainState[M], max_steps: int, *, resume: bool) -> None:
     """The weights to begin with, and then the folder."""
-    folder, main = plan.run / STATE, state.accelerator.is_main_process
+    folder, main = course.run / STATE, state.accelerator.is_main_process
     if resume and main:  # before a checkpoint is read: whoever is at work there may remove it
-        state.hold = _claimed(plan, resume=True)
+        state.hold = _claimed(course, resume=True)
     damaged = load_newest(folder, state) if resume else {}
-    if state.step == 0 and plan.init is not None:
-        begin_from(plan.init, state, plan.recipe)
+    if state.step == 0:
+        course.begin(state)
     if state.step > max_steps:
-        raise Refused(f"{plan.run} is at step {state.step} already, beyond `max_steps` {max_steps}; raise it")
+        raise Refused(f"{course.run} is at step {state.step} already, beyond `max_steps` {max_steps}; raise it")
     if not main:
         return
-    state.hold = state.hold or _claimed(plan, resume=False)
-    for place in (plan.run, folder, plan.run / PREVIEWS):
+    state.hold = state.hold or _claimed(course, resume=False)
+    for place in (course.run, folder, course.run / PREVIEWS):
         sweep(place)
     state.notes += set_aside(damaged, state)
-    write_text(folder / RECIPE, json.dumps(plan.stored(), indent=1))
+    write_text(folder / RECIPE, json.dumps(course.stored(), indent=1))
 
 
 def refuse_existing(run: Path) -> None:
@@ -155,31 +152,40 @@ def provenance(run: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _refuse_lost_state(run: Path) -> None:
+def _refuse_lost_state(course: Course[Any]) -> None:
     """A model without a checkpoint cannot be gone on with: to begin again would put a young model in its place."""
-    if (run / MODEL).exists() and not checkpoints(run / STATE):
+    run = course.run
+    if any((run / name).exists() for name in MODELS) and not checkpoints(run / STATE):
         raise Refused(
             f"{run} holds a trained model but no checkpoint (no {STATE}/step-*.pt), so nothing is left to go on with; "
-            f"begin a new `out` from its weights with `init` {run}"
+            f"{course.remedy}"
         )
 
 
-def _refuse_other_recipe(folder: Path, plan: Plan) -> None:
-    stored = read_recipe(folder / RECIPE, plan.run)
-    changed = difference(stored, plan.stored())
-    if changed and not checkpoints(folder):
-        raise Refused(f"cannot resume {plan.run} with another recipe: {changed}; begin anew, without `resume`")
+def _refuse_other_recipe(course: Course[Any]) -> None:
+    run, images = course.run, course.images
+    changed = difference(read_recipe(run / STATE / RECIPE, run), course.stored())
+    if changed and not checkpoints(run / STATE):
+        raise Refused(f"cannot resume {run} with another recipe: {changed}; begin anew, without `resume`")
     if changed and "images" in changed:
         raise Refused(
-            f"{changed} ({plan.images.report.source}: {len(plan.images)} now) since {plan.run} began, or how they are "
-            f"read: start from it with `init` {plan.run} and a new `out`"
+            f"{changed} ({images.report.source}: {len(images)} now) since {run} began, or how they are read: "
+            f"{course.remedy}"
         )
     if changed:
-        raise Refused(f"cannot resume {plan.run} with another recipe: {changed}; leave that out, or choose a new `out`")
+        raise Refused(f"cannot resume {run} with another recipe: {changed}; leave that out, or choose a new `out`")
 
 
 def train_run(
     plan: Plan, state: TrainState[DiffusersNetwork], cadence: Cadence, stop: Callable[[], bool] = lambda: False,
+    tell: Callable[[str], None] = lambda words: None,
+) -> Iterator[Progress]:  # fmt: skip
+    """Train a denoiser to cadence.max_steps, see `followed`."""
+    return followed(DenoiserRun(plan), state, cadence, stop, tell)
+
+
+def followed(
+    course: Course[M], state: TrainState[M], cadence: Cadence, stop: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda words: None,
 ) -> Iterator[Progress]:  # fmt: skip
     """Train to cadence.max_steps, keeping RUN up to date, and yield after every step.
@@ -193,41 +199,39 @@ def train_run(
     try:
         while True:
             try:
-                yield from _trained(plan, state, cadence, stop)
+                yield from _trained(course, state, cadence, stop)
                 break
             except DivergedError as error:
-                tell(gone_back(plan, state, error))
+                tell(gone_back(course, state, error))
     finally:
         if state.hold is not None:
             state.hold.release()
 
 
-def _trained(
-    plan: Plan, state: TrainState[DiffusersNetwork], cadence: Cadence, stop: Callable[[], bool]
-) -> Iterator[Progress]:
-    batches = Batches(
-        plan.images, plan.recipe.batch_size, plan.recipe.seed, flip=plan.recipe.flip, labelled=plan.labelled
-    )
+def _trained(course: Course[M], state: TrainState[M], cadence: Cadence, stop: Callable[[], bool]) -> Iterator[Progress]:
     main = state.accelerator.is_main_process
-    log = Log(plan.run, state.step) if main else None
+    log = Log(course.run, state.step) if main else None
     begun = state.step
-    follow(plan.run, state, cadence.snapshots)
+    follow(course.run, state, cadence.snapshots)
     try:
-        for p in fit(state, batches, Denoising.of(plan.recipe), max_steps=cadence.max_steps):
-            if log is not None and due(p.step, cadence.log_every):
-                log.write(p)
+        for p in fit(state, course.batches(), course.loss(), max_steps=cadence.max_steps):
             last = p.step == cadence.max_steps or agreed(state, stop())
-            if log is not None and due(p.step, cadence.preview_every):
-                log.picture(preview(plan, state, cadence.preview_precision), p.step)
-            if last or due(p.step, cadence.checkpoint_every):
-                checkpoint(plan, state)
+            saves = last or due(p.step, cadence.checkpoint_every)
+            if log is not None:
+                more = course.measured(state) if saves else {}
+                if more or due(p.step, cadence.log_every):
+                    log.write(p, **more)
+                if due(p.step, cadence.preview_every):
+                    log.picture(course.preview(state, cadence.preview_precision), p.step)
+            if saves:
+                checkpoint(course, state)
             elif main:
-                keep_snapshot(plan.run, state, due_only=True)
+                keep_snapshot(course.run, state, due_only=True)
             yield p
             if last:
                 break
         if begun == state.step and cadence.max_steps <= state.step:
-            checkpoint(plan, state)  # a finished run, resumed: write the model anew
+            checkpoint(course, state)  # a finished run, resumed: write the model anew
     finally:
         if log is not None:
             log.close()

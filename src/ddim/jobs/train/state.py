@@ -87,6 +87,17 @@ def resolve_precision(precision: str, device: str = "auto") -> str:
     return precision
 
 
+def new_network(recipe: Recipe, preset: str, shape: tuple[int, int, int], num_classes: int | None) -> DiffusersNetwork:
+    """The network of that name for a recipe, before its first step.
+
+    Raises:
+        Refused: see `nets.build`.
+    """
+    score = recipe.prediction == "score"
+    unet = build(preset, shape=shape, num_classes=num_classes, seed=recipe.seed, fourier=score)
+    return DiffusersNetwork(unet, num_classes)
+
+
 def new_state(
     recipe: Recipe, preset: str, shape: tuple[int, int, int], num_classes: int | None, device: str = "auto"
 ) -> TrainState[DiffusersNetwork]:
@@ -95,9 +106,7 @@ def new_state(
     Raises:
         Refused: see `nets.build` and `state_of`.
     """
-    score = recipe.prediction == "score"
-    unet = build(preset, shape=shape, num_classes=num_classes, seed=recipe.seed, fourier=score)
-    return state_of(DiffusersNetwork(unet, num_classes), recipe, device)
+    return state_of(new_network(recipe, preset, shape, num_classes), recipe, device)
 
 
 def state_of(module: M, recipe: Pace, device: str = "auto") -> TrainState[M]:
