@@ -23,5 +23,5 @@ class OfProcess:
     """The least noise of ve (0.01) or edm (0.002)."""
     sigma_max: float | None = None
     """The most noise of ve (50) or edm (80)."""
-    data_std: float = 0.5
-    """The standard deviation of the images that the prediction edm is scaled by."""
+    data_std: float | None = None
+    """The standard deviation of the data that the prediction edm is scaled by. Default: 0.5, and 1 in latents."""

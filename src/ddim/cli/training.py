@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from ddim.checkpoints import Checkpoint
+    from ddim.nets import Autoencoder
     from ddim.pixels import Fit
 
 LARGEST = 256  # pixels a side; beyond, a network has to be asked for by name
@@ -112,8 +113,10 @@ def labelled(asked: str, images: Images) -> bool:
     return sum(n > 0 for n in classes.values()) >= 2 if asked == "auto" else asked == "use"
 
 
-def preset_of(name: str | None, images: Images, init: Checkpoint | None = None) -> str:
-    """The network of that name, or that of `init`, or the one for images of this size.
+def preset_of(
+    name: str | None, images: Images, init: Checkpoint | None = None, autoencoder: Autoencoder | None = None
+) -> str:
+    """The network of that name, or that of `init`, or the one for images, or latents, of this size.
 
     Raises:
         Refused: an unknown name; images larger than any network here is for.
@@ -125,14 +128,15 @@ def preset_of(name: str | None, images: Images, init: Checkpoint | None = None) 
         if name not in PRESETS:
             raise Refused(f"unknown --preset {name!r}; choose one of {', '.join(PRESETS)}")
         return name
-    c, h, w = images.shape
+    c, h, w = images.shape if autoencoder is None else autoencoder.latent_shape(images.shape)
     side = max(h, w)
-    if side <= 16:
+    if side <= 16 and autoencoder is None:
         return "digits"
     if side <= 32:
         return "mnist" if c == 1 else "cifar10-small"
     if side > LARGEST:
-        raise Refused(f"the images are {h}x{w}: no network here is for so large ones; give --size 64, or --size 128")
+        what = "images" if autoencoder is None else "latents"
+        raise Refused(f"the {what} are {h}x{w}: no network here is for so large ones; give --size 64, or --size 128")
     return "64" if side <= 64 else "128"
 
 

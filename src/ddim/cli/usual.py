@@ -22,7 +22,7 @@ MIN_SNR = 5.0
 FINE_TUNING = 2e-4  # a higher rate would undo what the weights know before it teaches them more
 
 
-def recipe_of(asked: Mapping[str, Any], init: Checkpoint | None = None) -> Recipe:
+def recipe_of(asked: Mapping[str, Any], init: Checkpoint | None = None, *, latent: bool = False) -> Recipe:
     """What decides the weights, made definite; the pace, where it is not asked for, is still `Recipe`'s own."""
     said = {field: asked[option] for option, field in fields().items()}
     said = {field: value for field, value in said.items() if value is not None}
@@ -32,6 +32,8 @@ def recipe_of(asked: Mapping[str, Any], init: Checkpoint | None = None) -> Recip
     if asked["process"] == "ddpm":
         said.setdefault("schedule", _named(init) or "cosine")
         said.setdefault("min_snr_gamma", MIN_SNR)
+    elif latent:
+        said.setdefault("data_std", 1.0)
     if said.get("min_snr_gamma") == 0:
         del said["min_snr_gamma"]
     return Recipe(**said)

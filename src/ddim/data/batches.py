@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ddim.data.cache import Images
+from ddim.data.encoded import Encoded
 from ddim.pixels import from_uint8
 from ddim.process import generator
 from ddim.refused import Refused
@@ -108,11 +109,43 @@ class Batches:
 
     def __call__(self, step: int, rows: slice = slice(None)) -> Batch:
         index = self.indices(step)[rows]
-        pixels = self.images.pixels[index]
+        mirrored = np.zeros(len(index), bool)
         if self.flip:
             mirrored = generator(self.seed, "flip", step).random(self.batch_size)[rows] < 0.5
-            pixels[mirrored] = pixels[mirrored][:, :, ::-1]
         label = (
             torch.from_numpy(self.images.labels[index]) if self.labelled and self.images.labels is not None else None
         )
-        return Batch(from_uint8(pixels), label)
+        return Batch(self._clean(index, mirrored, step, rows), label)
+
+    def _clean(
+        self, index: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_], step: int, rows: slice
+    ) -> Tensor:  # fmt: skip
+        pixels = self.images.pixels[index]
+        pixels[mirrored] = pixels[mirrored][:, :, ::-1]
+        return from_uint8(pixels)
+
+
+class EncodedBatches(Batches):
+    """The same of latents (mean + std z - shift) scale, z a function of (seed, step) alone: rows of the whole batch's.
+
+    Args:
+        encoded: the data, with mirror images where `flip` asks for them.
+        shift, scale: (C, 1, 1) or (1, 1, 1).
+        batch_size, seed, flip, labelled: see `Batches`.
+    """
+
+    def __init__(
+        self, encoded: Encoded, shift: Tensor, scale: Tensor, batch_size: int, seed: int, *, flip: bool = False,
+        labelled: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(encoded.images, batch_size, seed, flip=flip, labelled=labelled)
+        self.rows, self.shift, self.scale = encoded.rows, shift.cpu(), scale.cpu()
+
+    def _clean(
+        self, index: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_], step: int, rows: slice
+    ) -> Tensor:  # fmt: skip
+        mean, *std = torch.from_numpy(self.rows[index, mirrored.astype(np.int64)]).unbind(1)
+        if std:
+            z = generator(self.seed, "latent", step).standard_normal((self.batch_size, *mean.shape[1:]), np.float32)
+            mean = mean + std[0] * torch.from_numpy(z[rows])
+        return (mean - self.shift) * self.scale

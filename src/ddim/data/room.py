@@ -7,10 +7,10 @@ import math
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-
-from ddim.pixels import Pixels
+import numpy.typing as npt
 
 NO_PREALLOCATION = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # a file system that cannot; errors come later then
 # Names under which version 0.1 built an entry.
@@ -28,18 +28,20 @@ def _take_room(path: Path) -> None:
                 raise
 
 
-def new_array(path: Path, shape: tuple[int, ...]) -> Pixels:
-    """A new memory-mapped uint8 array whose room on disk is taken at once: later a full disk would be a SIGBUS.
+def new_array(
+    path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike = np.uint8, of: str = "decoded images"
+) -> npt.NDArray[Any]:
+    """A new memory-mapped array whose room on disk is taken at once: later a full disk would be a SIGBUS.
 
     Raises:
         OSError: no room; says how much is needed and where.
     """
     try:
-        array: Pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         _take_room(path)
     except OSError as error:
         raise OSError(
-            f"{path.parent.parent} has no room for {math.prod(shape) / 1e6:.1f} MB of decoded images "
+            f"{path.parent.parent} has no room for {math.prod(shape) * np.dtype(dtype).itemsize / 1e6:.1f} MB of {of} "
             f"({error.strerror}); free some, or set DDIM_CACHE to a folder on another disk"
         ) from None
     return array

@@ -49,6 +49,7 @@ from ddim.jobs.guiding import GuidanceTried, TunedGuidance, tune_guidance
 from ddim.jobs.handing import HandOver, TunedHandOver, tune_handover
 from ddim.jobs.job import Share, crew_of, open_job, share_of
 from ddim.jobs.judging import Judge
+from ddim.jobs.latent import LatentData, latent_data
 from ddim.jobs.layouts import Shelves, layout_of
 from ddim.jobs.pieces import Pieces
 from ddim.jobs.posthoc import Averages, Candidate, with_provenance
@@ -101,6 +102,7 @@ __all__ = [
     "GuidanceTried",
     "HandOver",
     "Judge",
+    "LatentData",
     "Learned",
     "Loss",
     "Made",
@@ -146,6 +148,7 @@ __all__ = [
     "heads",
     "judged",
     "kept_precision",
+    "latent_data",
     "layout_of",
     "make",
     "measure_cells",

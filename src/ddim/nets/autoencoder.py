@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from ddim.files import digest
+from ddim.files import digest, weights_hash
 from ddim.refused import Refused
 
 PIXELS = 512 * 512
@@ -27,7 +28,8 @@ class Autoencoder(nn.Module):
     Args:
         module: diffusers' `AutoencoderKL`, `AutoencoderTiny` or `VQModel`; its configuration has scale and shift
             (scaling_factor, shift_factor), or those of each channel (latents_mean, latents_std).
-        sha256: of the file of its weights.
+        sha256: of the file of its weights; default: of themselves.
+        changes: settings in place of the module's own.
 
     Raises:
         Refused: a scale of 0, or a configuration whose two halves do not fit.
@@ -38,10 +40,11 @@ class Autoencoder(nn.Module):
     facts: Mapping[str, Any] = MappingProxyType({})  # what the folder it was read from says of it
     notes: tuple[str, ...] = ()
 
-    def __init__(self, module: nn.Module, sha256: str = "") -> None:
+    def __init__(self, module: nn.Module, sha256: str = "", changes: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.module, self.sha256 = module.requires_grad_(False), sha256
-        config: Any = module.config
+        self.module, self.changes = module.requires_grad_(False), dict(changes or {})
+        self.sha256 = sha256 or weights_hash(module.state_dict())
+        config = self.config
         self.factor = factor_of(config)
         self.channels = int(config.get("vq_embed_dim") or config["latent_channels"])
         self.pictured = int(config["in_channels"])
@@ -60,12 +63,35 @@ class Autoencoder(nn.Module):
     def config(self) -> dict[str, Any]:
         """What it computes by, without diffusers' remarks."""
         everything: Any = self.module.config
-        return {k: v for k, v in everything.items() if not k.startswith("_")}
+        return {k: v for k, v in everything.items() if not k.startswith("_")} | self.changes
 
     @property
     def identity(self) -> str:
         """A short hash of its weights' file and of what it computes by."""
         return digest([self.sha256, self.kind, {k: v for k, v in self.config.items() if v is not None}])
+
+    @property
+    def plain(self) -> Self:
+        """The same without scale and shift."""
+        usual = {"scaling_factor": 1.0, "shift_factor": 0.0, "latents_mean": None, "latents_std": None}
+        own = self.config
+        return type(self)(self.module, self.sha256, {k: v for k, v in usual.items() if k in own})
+
+    def standardised(self, mean: Tensor, std: float) -> Self:
+        """The same autoencoder, scaled so that latents of these means (C,) and this std have mean 0 and std 1.
+
+        LDMPipeline knows scaling_factor alone, so the means go into the 1x1 convolutions around the latents where there
+        are such: the same function. Elsewhere their mean is the shift_factor, if its configuration has one.
+        """
+        said: dict[str, Any] = {k: None for k in FACTORS if k in self.config} | {"scaling_factor": 1.0 / std}
+        if self.config.get("norm_type") != "spatial" and has_convolutions(self.module):
+            moved = copy.deepcopy(self.module)
+            centre(moved, mean)
+            return type(self)(moved.eval(), weights_hash(moved.state_dict()), said)
+        if "shift_factor" in said:
+            apart = float(mean.var(correction=0))
+            said |= {"shift_factor": float(mean.mean()), "scaling_factor": (std**2 + apart) ** -0.5}
+        return type(self)(self.module, self.sha256, said)
 
     def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Of the latents of pictures (C, H, W).
@@ -105,16 +131,24 @@ class Autoencoder(nn.Module):
         self.image_shape(tuple(z.shape[1:]))
         return self._by_parts(self._decoded, z, z[0, 0].numel() * self.factor**2 if len(z) else 1)
 
+    def moments(self, x: Tensor) -> Tensor:
+        """Pictures -> (B, M, C, H, W): the mean and, of a Gaussian latent, the std; without shift and scale."""
+        self.latent_shape(tuple(x.shape[1:]))
+        return self._by_parts(self._moments, x, x[0].numel() // self.pictured if len(x) else 1)
+
     def _by_parts(self, of: Any, given: Tensor, pixels: int) -> Tensor:
         at_once = max(1, PIXELS // pixels)
         parts = torch.split(given.to(self.scale.dtype), at_once)  # type: ignore[no-untyped-call]  # torch has no types
         return torch.cat([of(part) for part in parts]).to(given.dtype)
 
     def _encoded(self, x: Tensor) -> Tensor:
+        return (self._moments(x)[:, 0] - self.shift) * self.scale
+
+    def _moments(self, x: Tensor) -> Tensor:
         module: Any = self.module
         said = module.encode(x)
-        latents: Tensor = said.latent_dist.mode() if "latent_dist" in said else said.latents
-        return (latents - self.shift) * self.scale
+        own = said.get("latent_dist")
+        return said.latents[:, None] if own is None else torch.stack([own.mean, own.std], 1)
 
     def _decoded(self, z: Tensor) -> Tensor:
         module: Any = self.module
@@ -164,3 +198,18 @@ def affine(config: Any, channels: int) -> tuple[Tensor, Tensor]:
     if not bool(scale.isfinite().all() and (scale > 0).all() and shift.isfinite().all()):
         raise Refused("the autoencoder's latents_mean, latents_std and shift_factor must be finite, and stds above 0")
     return scale.float().view(-1, 1, 1), shift.float().view(-1, 1, 1)
+
+
+def has_convolutions(module: Any) -> bool:
+    """Whether a 1x1 convolution lies before and behind the latents."""
+    return all(getattr(module, name, None) is not None for name in ("quant_conv", "post_quant_conv"))
+
+
+def centre(module: Any, mean: Tensor) -> None:
+    """Take the means (C,) out of the latents between the two convolutions, and of the codes that are quantised to."""
+    before, after, c = module.quant_conv, module.post_quant_conv, len(mean)
+    with torch.no_grad():
+        before.bias[:c] -= mean.to(before.bias)
+        after.bias += after.weight[:, :, 0, 0] @ mean.to(after.weight)
+        if hasattr(module, "quantize"):
+            module.quantize.embedding.weight -= mean.to(after.weight)

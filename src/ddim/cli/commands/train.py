@@ -27,6 +27,10 @@ class Command(OfProcess, learning.Learning):
     Default: by size, or that of --init."""
     init: str | None = None
     """Fine-tune: begin with the weights of this model (bundled name, run, folder or checkpoint), not random ones."""
+    autoencoder: str | None = None
+    """Train in the latents of this autoencoder: its folder (of ddim train-autoencoder, or of diffusers), or a model's
+    that has one. They are encoded once into the cache, and scaled to mean 0 and std 1 as measured on the data.
+    Default: that of --init, or pixels."""
     max_steps: int = 10000
     """Optimizer steps, counted from the beginning of the run."""
     batch_size: int | None = None
@@ -70,7 +74,7 @@ class Command(OfProcess, learning.Learning):
         return resumed.settled(self, parse) if self.resume else self
 
     def run(self) -> None:
-        from ddim.cli import training, usual
+        from ddim.cli import latent, training, usual
 
         if self.data is None or self.out is None:
             raise Refused("say of what and where: ddim train DATA --out RUN, or ddim train --resume RUN")
@@ -79,15 +83,19 @@ class Command(OfProcess, learning.Learning):
         # A run that has a checkpoint needs the model it began from no more: that may be gone, or trained on.
         known = ddim.jobs.ancestor_of(self.out) if self.resume else None
         init = None if known is not None or self.init is None else ddim.load(self.init).checkpoint
-        recipe = usual.recipe_of(vars(self), init)
+        own = latent.named(self, init)
+        autoencoder = latent.autoencoder_of(own.autoencoder, init)
+        recipe = usual.recipe_of(vars(self), init, latent=autoencoder is not None)
         images = training.checked_images(
-            self.data, size=self.size, fit=self.fit, channels=self.channels, skip_unreadable=self.skip_unreadable,
-            labels=self.labels != "ignore",
+            self.data, size=self.size, fit=self.fit, channels=self.channels or latent.channels_of(autoencoder),
+            skip_unreadable=self.skip_unreadable, labels=self.labels != "ignore",
         )  # fmt: skip
-        preset = training.preset_of(self.preset, images, init)
+        preset = training.preset_of(self.preset, images, init, autoencoder)
+        began = init is not None or known is not None
+        latents = latent.encoded(images, autoencoder, preset, own, measured=not began)
         plan = ddim.jobs.Plan(
             self.out, images, preset, usual.paced(recipe, vars(self), preset, init),
-            training.labelled(self.labels, images), training.words_of(self, known), self.device, init, known,
+            training.labelled(self.labels, images), training.words_of(own, known), self.device, init, known, latents,
         )  # fmt: skip
         with training.memory(recipe):
             training.trained(plan, cadence, resume=self.resume)

@@ -7,7 +7,6 @@ from typing import Any
 from PIL import Image
 
 from ddim.checkpoints import save_folder
-from ddim.data import Batches
 from ddim.jobs.train.course import Course
 from ddim.jobs.train.descent import begin_from
 from ddim.jobs.train.loop import BatchAt
@@ -34,15 +33,14 @@ class DenoiserRun(Course[DiffusersNetwork]):
 
     def fresh(self) -> DiffusersNetwork:
         classes = len(self.images.class_names or ()) if self.plan.labelled else None
-        return new_network(self.plan.recipe, self.plan.preset, self.images.shape, classes)
+        return new_network(self.plan.recipe, self.plan.preset, self.plan.shape, classes)
 
     def begin(self, state: TrainState[DiffusersNetwork]) -> None:
         if self.plan.init is not None:
-            begin_from(self.plan.init, state, self.plan.recipe)
+            begin_from(self.plan.init, state, self.plan.recipe, self.plan.autoencoder)
 
     def batches(self) -> BatchAt:
-        recipe = self.plan.recipe
-        return Batches(self.images, recipe.batch_size, recipe.seed, flip=recipe.flip, labelled=self.plan.labelled)
+        return self.plan.batches()
 
     def loss(self) -> Denoising:
         return Denoising.of(self.plan.recipe)
@@ -60,8 +58,11 @@ class DenoiserRun(Course[DiffusersNetwork]):
                 "recipe": plan.recipe.as_dict(),
                 **({"retreat": state.retreat._asdict()} if state.retreat is not None else {}),
                 **({"init": dict(plan.descent)} if plan.descent is not None else {}),
+                **({"autoencoder": plan.latents.given} if plan.latents is not None else {}),
             },
         }  # fmt: skip
         process, said = plan.recipe.noise_process(), str(plan.recipe.prediction)
         with state.ema.applied(state.unwrapped):
-            save_folder(plan.run, state.unwrapped.unet, process, prediction=said, meta=meta)
+            save_folder(
+                plan.run, state.unwrapped.unet, process, prediction=said, meta=meta, autoencoder=plan.autoencoder
+            )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddim.jobs.train.recipe import Recipe
 from ddim.jobs.train.state import TrainState
-from ddim.nets import DiffusersNetwork, Ema
+from ddim.nets import Autoencoder, DiffusersNetwork, Ema
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 FREE = ("sample_size", "dropout", "num_class_embeds")  # what does not change the network, or shows in its weights
 
 
-def begin_from(init: Checkpoint, state: TrainState[DiffusersNetwork], recipe: Recipe) -> None:
+def begin_from(
+    init: Checkpoint, state: TrainState[DiffusersNetwork], recipe: Recipe, autoencoder: Autoencoder | None = None
+) -> None:
     """Give a new run the weights of a trained model, and its average the same: fine-tuning.
 
     Raises:
         Refused: that model predicts something else, has another schedule, range or clock, or another
             network; named.
     """
-    if init.autoencoder is not None:
-        raise Refused(f"`init` {init.source} walks in an autoencoder's latents, this run in pixels")
+    if len({None if made is None else made.identity for made in (init.autoencoder, autoencoder)}) > 1:
+        raise Refused(f"`init` {init.source} walks in another space than this run: pixels, or other latents")
     if init.prediction != recipe.prediction:
         raise Refused(
             f"`init` {init.source} predicts {init.prediction}, this run {recipe.prediction}; "

@@ -57,11 +57,12 @@ def smaller(plan: Plan, seconds: float, limit: float = DAY) -> Smaller | None:
 
     A step's time is taken to go with the multiplications of one network call. None where nothing fits.
     """
-    c, h, w = plan.images.shape
+    c, h, w = plan.shape
+    factor = plan.images.shape[1] // h
     own = multiplications(plan.preset, (c, h, w))
     while own and min(h, w) >= 8:
         costs = {name: multiplications(name, (c, h, w)) for name in PRESETS}
-        fits = [Smaller(name, (h, w), seconds * cost / own) for name, cost in costs.items() if cost]
+        fits = [Smaller(name, (factor * h, factor * w), seconds * cost / own) for name, cost in costs.items() if cost]
         fits = [s for s in fits if s.seconds <= limit]
         if fits:
             return max(fits, key=lambda s: s.seconds)

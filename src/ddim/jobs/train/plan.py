@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ddim.checkpoints import Checkpoint
-from ddim.data import Images
+from ddim.data import Batches, Images
+from ddim.jobs.latent import LatentData
 from ddim.jobs.train.recipe import Recipe
-from ddim.nets import DiffusersNetwork
+from ddim.nets import Autoencoder, DiffusersNetwork
 from ddim.process import usual_spacing
 
 
@@ -31,7 +32,10 @@ class Cadence:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run: where, of what, how. It begins from `init`; where that is needed no more, `ancestor` is known of it."""
+    """A run: where, of what, how. It begins from `init`; where that is needed no more, `ancestor` is known of it.
+
+    latents: the images as an autoencoder has them, where the network walks in those.
+    """
 
     run: Path
     images: Images
@@ -42,14 +46,33 @@ class Plan:
     device: str = "auto"
     init: Checkpoint | None = None
     ancestor: Mapping[str, Any] | None = None
+    latents: LatentData | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network walks in."""
+        return self.images.shape if self.latents is None else self.latents.shape
+
+    @property
+    def autoencoder(self) -> Autoencoder | None:
+        """Between that and pictures."""
+        return None if self.latents is None else self.latents.autoencoder
+
+    def batches(self) -> Batches:
+        """The batch of a step."""
+        r = self.recipe
+        if self.latents is None:
+            return Batches(self.images, r.batch_size, r.seed, flip=r.flip, labelled=self.labelled)
+        return self.latents.batches(r.batch_size, r.seed, flip=r.flip, labelled=self.labelled)
 
     def stored(self) -> dict[str, Any]:
         """Everything a resume must find unchanged; the data by what its pixels are, not by where they lie."""
         return {
             **self.recipe.as_dict(),
-            "preset": self.preset, "shape": list(self.images.shape), "conditional": self.labelled,
+            "preset": self.preset, "shape": list(self.shape), "conditional": self.labelled,
             "data": self.images.report.sha256, "source": self.source, "command": self.command,
             **({"init": self.descent["sha256"]} if self.descent is not None else {}),
+            **({"autoencoder": self.latents.given} if self.latents is not None else {}),
         }  # fmt: skip
 
     @property
@@ -63,14 +86,14 @@ class Plan:
         """What the model folder says beside weights and schedule: whoever samples reads it there, the previews here.
 
         x0 has the error of a predicted eps times noise/signal, 157 at the end of the linear schedule, so it is clamped
-        there; v and x0 have no such factor. Encoding never clips.
+        there; v and x0 have no such factor, and latents no bounds. Encoding never clips.
         """
         names = self.images.class_names if self.labelled else None
         return {
-            "shape": self.images.shape, "data_range": (-1.0, 1.0),
+            "shape": self.shape, "data_range": (-1.0, 1.0),
             "num_classes": len(names) if names else None, "labels": tuple(names) if names else None,
             "null_label": len(names) if names and self.recipe.label_dropout > 0 else None,
-            "clips": self.recipe.prediction in ("eps", "score"), **self._clock,
+            "clips": self.recipe.prediction in ("eps", "score") and self.latents is None, **self._clock,
         }  # fmt: skip
 
     @property
@@ -87,7 +110,7 @@ class Plan:
         """These weights as the run's folder tells them, in memory."""
         return Checkpoint(
             network, self.recipe.noise_process(), str(self.recipe.prediction), family="ddim", source=str(self.run),
-            sha256="", **self.facts,
+            sha256="", autoencoder=self.autoencoder, **self.facts,
         )  # fmt: skip
 
     @property

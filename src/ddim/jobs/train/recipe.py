@@ -62,7 +62,7 @@ FIELDS: dict[str, Rule] = {
 """Of a recipe, each with its type; what lies in its range is asked for all of them together."""
 STORED: dict[str, Rule] = {
     **FIELDS,
-    **dict.fromkeys(("preset", "data", "source", "command", "init"), WORD),
+    **dict.fromkeys(("preset", "data", "source", "command", "init", "autoencoder"), WORD),
     "shape": (
         "three whole numbers from 1",
         lambda v: v if len(listed(v, lambda n: is_whole(n, 1)) or ()) == 3 else None,

@@ -125,7 +125,8 @@ def _write(
         variance = None  # DiTPipeline splits it off before its scheduler, LDMPipeline never
         pipeline, place = ("DiT", "vae") if part == "transformer" else ("LDM", "vqvae")
         about["autoencoder"] = write_autoencoder(folder / place, autoencoder)
-        index |= {place: ["diffusers", autoencoder.kind]} | _named(part, facts)
+        shifted = bool((autoencoder.shift != 0).any()) or autoencoder.scale.numel() > 1  # which no pipeline knows
+        index |= {place: ["ddim" if shifted else "diffusers", autoencoder.kind]} | _named(part, facts)
         config |= _one_side(config)
     own = {"_class_name": network.kind} | version | config
     files = {f"{part}/config.json": own, OURS: about | facts | about | table}
