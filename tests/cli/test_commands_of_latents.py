@@ -1,5 +1,7 @@
 """The commands on a model of latents: pictures in, pictures out, and each certificate under its own name."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from PIL import Image
 import ddim
 from conftest import save_latent
 from ddim.cli.argv import main
+from ddim.data import open_images
+from ddim.jobs import Cadence, StudentPlan, StudentRecipe, distil_run, own_images
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +79,46 @@ def test_evaluate(place, capsys):
     assert (place / "report/report.csv").exists() or list((place / "report").glob("*.csv"))
 
 
+STUDENT = ("--to", 2, "--from", 4, "--updates", 3, "--batch-size", 4, "--precision", "fp32", "--preview-every", 2)
+
+
+@pytest.mark.parametrize("data", [("data",), ("--made", 6)], ids=["with data", "without"])
+def test_a_student_of_latents(place, capsys, monkeypatch, tmp_path, data):
+    """It walks where its teacher does, in that autoencoder; stopped half way it goes on to the same weights."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("DDIM_CACHE", str(place / "cache"))
+    ran(capsys, "distil", "m", *data, *STUDENT, "--out", tmp_path / "whole")
+    student, teacher = ddim.load(tmp_path / "whole"), ddim.load("m")
+    assert student.student.steps == 2
+    assert student.checkpoint.autoencoder.identity == teacher.checkpoint.autoencoder.identity
+    assert student.sample(2).shape == (2, 3, 16, 16)
+    assert list((tmp_path / "whole/previews").glob("*.png"))
+    plan = StudentPlan(
+        tmp_path / "halves", teacher, own_images(teacher, 6) if data[0] == "--made" else open_images("data"),
+        StudentRecipe(start=4, stages=(4, 2), updates=3, batch_size=4, precision="fp32"),
+    )  # fmt: skip
+    made = distil_run(plan, Cadence(3, 1, 1, 0))
+    next(made), next(made), made.close()
+    list(distil_run(plan, Cadence(3, 1, 1, 0), resume=True))
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "whole" / weights).read_bytes() == (tmp_path / "halves" / weights).read_bytes()
+
+
+def test_tune_evaluate_bench(place, capsys, tmp_path):
+    """Times are searched in latents, images judged as pictures; what is found is used."""
+    shutil.copytree(place / "m", tmp_path / "m")
+    small = ("--latents", 4, "--long", 10, "--trials", 2, "--candidates", 6)
+    out = ran(capsys, "tune", tmp_path / "m", place / "data", "--steps", 3, *small)
+    assert "tuned" in out
+    ran(capsys, "sample", tmp_path / "m", "--n", 1, "--steps", 3, "--solver", "dpm++2m", "--spacing", "tuned", "--out",
+        tmp_path / "s")  # fmt: skip
+    assert "2 network calls" in ran(capsys, "bench", tmp_path / "m", "--batch-size", 2, "--steps", 2, "--repeats", 1)
+
+
 @pytest.mark.parametrize("words, said", [
     (("likelihood", "m", "data", "--n", 2, "--out", "r1"), "a law of latents alone"),
     (("export", "m", "o", "--to", "onnx"), "no place for an autoencoder"),
     (("info", "m", "--check", "--data", "data"), "the probe is for models of pixels"),
-    (("distil", "m", "data", "--to", 2, "--out", "r2"), "students are made of models of pixels"),
 ])  # fmt: skip
 def test_refused_in_one_line(place, capsys, monkeypatch, words, said):
     monkeypatch.chdir(place)

@@ -172,7 +172,7 @@ def test_encoded_once(place, images, monkeypatch):
     assert calls == [N, N, N] and np.array_equal(again.encoded.rows, before)
     assert again.encoded.spread == first.encoded.spread
     shutil.rmtree(folder)
-    monkeypatch.setattr("ddim.data.encoded.PART", 8 * 256)
+    monkeypatch.setattr("ddim.data.latents.PART", 8 * 256)
     stopped = iter([True, True, False])
     monkeypatch.setattr(
         type(own), "moments", lambda self, x: self._by_parts(self._moments, x, 1) if next(stopped) else 1 / 0
@@ -241,6 +241,29 @@ def test_goes_on_bitwise_and_shows_what_it_samples(place, tmp_path):
         if np.array_equal(shown[r : r + len(tile), c : c + len(tile)], tile)
     ]
     assert found
+
+
+def test_verbs_of_a_run_with_classes(place, tmp_path, capsys):
+    """Edits by label and direction, an average of another length, one latent at many steps: all in latents."""
+    run, picture = tmp_path / "run", next((place / "data/0").iterdir())
+    assert train(place, run, 40, "--preview-every", "0") == 0
+    small = ("--steps", 3, "--precision", "fp32")
+    for words in (
+        ("edit", run, picture, "--label", "1", "--from-label", "0", *small),
+        ("edit", run, picture, "--minus", place / "data/0", "--plus", place / "data/1", *small),
+        ("ema", run, "--length", "0.1"),
+        ("consistency", run, "--steps", "2,4", "--n", 2, "--reference", 8),
+        ("reconstruct", run, place / "data", "--steps", "2", "--n", 2),
+    ):
+        out = () if words[0] == "reconstruct" else ("--out", tmp_path / f"out-{len(list(tmp_path.iterdir()))}")
+        with pytest.raises(SystemExit) as stop:
+            main([str(w) for w in (*words, *out)])
+        assert stop.value.code in (0, None), capsys.readouterr().err
+        if words[0] == "edit":
+            assert Image.open(out[1] / "000000.png").size == (16, 16)
+        if words[0] == "ema":
+            made = ddim.load(out[1]).checkpoint.autoencoder
+            assert made.identity == ddim.load(run).checkpoint.autoencoder.identity
 
 
 def test_another_autoencoder_is_refused(place, tmp_path, capsys):

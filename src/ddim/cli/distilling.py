@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 import ddim
-from ddim.cli import show, training
+from ddim.cli import latent, show, training
 from ddim.cli.parse import command_from
 from ddim.cli.typed import flag_of, numbers
 from ddim.jobs import (
@@ -83,6 +83,7 @@ def plan_of(asked: Any) -> StudentPlan:
     again = teacher.prediction == "eps" and method == "progressive"
     recipe = _recipe(asked, method, begin, precision, again=again)
     images = _images(asked, teacher)
+    latent.encoded(images, teacher.checkpoint.autoencoder, asked, measured=False)  # kept for the plan, under a bar
     return StudentPlan(asked.out, teacher, images, recipe, words_of(asked), asked.device)
 
 
@@ -112,10 +113,10 @@ def _recipe(asked: Any, method: str, begin: int, precision: str, *, again: bool)
 
 
 def _images(asked: Any, teacher: ddim.Model) -> Images:
-    _, h, w = teacher.picture_shape
+    c, h, w = teacher.picture_shape
     if asked.data is not None:
         return training.checked_images(
-            asked.data, size=f"{h}x{w}", fit="crop", channels=3 if teacher.shape[0] == 3 else 1, skip_unreadable=False,
+            asked.data, size=f"{h}x{w}", fit="crop", channels=3 if c == 3 else 1, skip_unreadable=False,
             labels=teacher.num_classes is not None,
         )  # fmt: skip
     with show.progress(asked.made, "of the teacher's own pictures") as bar:

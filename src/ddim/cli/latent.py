@@ -67,12 +67,13 @@ def refuse_sizes(images: Images, autoencoder: Autoencoder, preset: str) -> None:
 
 
 def encoded(
-    images: Images, autoencoder: Autoencoder | None, preset: str, asked: Any, *, measured: bool
+    images: Images, autoencoder: Autoencoder | None, asked: Any, *, measured: bool, preset: str | None = None
 ) -> LatentData | None:  # fmt: skip
     """The data in latents, under a bar, and what was found told on stderr; None where they stay pixels."""
     if autoencoder is None:
         return None
-    refuse_sizes(images, autoencoder, preset)
+    if preset is not None:
+        refuse_sizes(images, autoencoder, preset)
     with show.progress(len(images), "images encoded") as bar:
         made = latent_data(
             images, autoencoder, measured=measured, flip=asked.flip, device=asked.device,

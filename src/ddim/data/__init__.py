@@ -1,14 +1,27 @@
 """Images to train and evaluate on: any source, checked once, decoded once, then read by index."""
 
-from ddim.data.batches import Batch, Batches, EncodedBatches, TensorBatches
+from ddim.data.batches import Batch, Batches, LatentBatches, TensorBatches
 from ddim.data.cache import Images, cache_root, open_images
-from ddim.data.encoded import Encoded, Spread, open_encoded
 from ddim.data.few import few_images
+from ddim.data.latents import LatentImages, Spread, open_latents
 from ddim.data.memory import images_of
 from ddim.data.report import Report
 from ddim.data.sources import Source, open_source
 
 __all__ = [
-    "Batch", "Batches", "Encoded", "EncodedBatches", "Images", "Report", "Source", "Spread", "TensorBatches",
-    "cache_root", "few_images", "images_of", "open_encoded", "open_images", "open_source",
+    "Batch",
+    "Batches",
+    "Images",
+    "LatentBatches",
+    "LatentImages",
+    "Report",
+    "Source",
+    "Spread",
+    "TensorBatches",
+    "cache_root",
+    "few_images",
+    "images_of",
+    "open_images",
+    "open_latents",
+    "open_source",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ddim.data.cache import Images
-from ddim.data.encoded import Encoded
+from ddim.data.latents import LatentImages
 from ddim.pixels import from_uint8
 from ddim.process import generator
 from ddim.refused import Refused
@@ -125,7 +125,7 @@ class Batches:
         return from_uint8(pixels)
 
 
-class EncodedBatches(Batches):
+class LatentBatches(Batches):
     """The same of latents (mean + std z - shift) scale, z a function of (seed, step) alone: rows of the whole batch's.
 
     Args:
@@ -135,7 +135,7 @@ class EncodedBatches(Batches):
     """
 
     def __init__(
-        self, encoded: Encoded, shift: Tensor, scale: Tensor, batch_size: int, seed: int, *, flip: bool = False,
+        self, encoded: LatentImages, shift: Tensor, scale: Tensor, batch_size: int, seed: int, *, flip: bool = False,
         labelled: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(encoded.images, batch_size, seed, flip=flip, labelled=labelled)

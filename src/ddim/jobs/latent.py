@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddim.data import Encoded, EncodedBatches, Images, open_encoded
+from ddim.data import Images, LatentBatches, LatentImages, open_latents
 from ddim.engine import pick_device, undisturbed
 from ddim.nets import Autoencoder
 
@@ -21,7 +21,7 @@ class LatentData:
     given: the hash of the autoencoder that encoded them, whatever its scale.
     """
 
-    encoded: Encoded
+    encoded: LatentImages
     autoencoder: Autoencoder
     given: str
     shift: Tensor
@@ -31,10 +31,10 @@ class LatentData:
         """(C, H, W) of one latent."""
         return self.encoded.shape
 
-    def batches(self, batch_size: int, seed: int, *, flip: bool, labelled: bool) -> EncodedBatches:
+    def batches(self, batch_size: int, seed: int, *, flip: bool, labelled: bool) -> LatentBatches:
         """The batch of a step, drawn and scaled."""
         scale = self.autoencoder.scale
-        return EncodedBatches(self.encoded, self.shift, scale, batch_size, seed, flip=flip, labelled=labelled)
+        return LatentBatches(self.encoded, self.shift, scale, batch_size, seed, flip=flip, labelled=labelled)
 
 
 def latent_data(
@@ -63,7 +63,7 @@ def latent_data(
         with undisturbed(where), torch.no_grad():
             return plain.to(where).moments(x.to(where)).cpu()
 
-    encoded = open_encoded(images, encode, plain.identity, flip=flip, cache=cache, progress=progress)
+    encoded = open_latents(images, encode, plain.identity, flip=flip, cache=cache, progress=progress)
     encoded.check()
     mean, std = torch.tensor(encoded.spread.mean), encoded.spread.std
     made = autoencoder.standardised(mean, std) if measured else autoencoder

@@ -92,7 +92,7 @@ class Command(OfProcess, learning.Learning):
         )  # fmt: skip
         preset = training.preset_of(self.preset, images, init, autoencoder)
         began = init is not None or known is not None
-        latents = latent.encoded(images, autoencoder, preset, own, measured=not began)
+        latents = latent.encoded(images, autoencoder, own, measured=not began, preset=preset)
         plan = ddim.jobs.Plan(
             self.out, images, preset, usual.paced(recipe, vars(self), preset, init),
             training.labelled(self.labels, images), training.words_of(own, known), self.device, init, known, latents,

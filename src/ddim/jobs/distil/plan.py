@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ddim.checkpoints import Checkpoint, Student
 from ddim.data import Batch, Batches, Images
 from ddim.jobs.distil.losses import AsDenoiser, Consistency, Progressive
 from ddim.jobs.distil.recipe import StudentRecipe
+from ddim.jobs.latent import LatentData, latent_data
 from ddim.jobs.train import BatchAt, Loss
 from ddim.model import Model, load, student_times
 from ddim.nets import OwnNetwork
@@ -39,11 +41,9 @@ class StudentPlan:
 
     def __post_init__(self) -> None:
         checkpoint, recipe = self.teacher.checkpoint, self.recipe
-        if checkpoint.autoencoder is not None:
-            raise Refused(f"{checkpoint.source} walks in latents: students are made of models of pixels")
-        if self.images.shape != tuple(checkpoint.shape):
+        if self.images.shape != self.teacher.space.image_shape:
             raise Refused(
-                f"the teacher makes pictures of {tuple(checkpoint.shape)}, and {self.images.report.source} has "
+                f"the teacher makes pictures of {self.teacher.space.image_shape}, and {self.images.report.source} has "
                 f"{self.images.shape}: give its own data, or none for the teacher's own pictures"
             )
         if checkpoint.exported is not None:
@@ -136,10 +136,21 @@ class StudentPlan:
         plain = self.model(self.teacher.checkpoint.network, index, student=False)
         return plain.denoiser
 
+    @cached_property
+    def latents(self) -> LatentData | None:
+        """The images as the teacher's autoencoder has them, where it walks in latents."""
+        own = self.teacher.checkpoint.autoencoder
+        if own is None:
+            return None
+        return latent_data(self.images, own, measured=False, flip=self.recipe.flip, device=self.teacher.device)
+
     def batches(self, index: int) -> BatchAt:
-        """The batch of a step of that stage, in the network's range."""
+        """The batch of a step of that stage, in the numbers the network walks in."""
         pace, space = self.recipe.stage(index), self.teacher.space
-        own = Batches(self.images, pace.batch_size, pace.seed, flip=self.recipe.flip, labelled=self.labelled)
+        how = {"flip": self.recipe.flip, "labelled": self.labelled}
+        if self.latents is not None:
+            return self.latents.batches(pace.batch_size, pace.seed, **how)
+        own = Batches(self.images, pace.batch_size, pace.seed, **how)
 
         def at(step: int, rows: slice = slice(None)) -> Batch:
             batch = own(step, rows)

@@ -24,7 +24,7 @@ FORMAT = 1  # raise when what is stored changes
 PART = 64 * 512 * 512  # pixels of the pictures that are encoded between two files
 LEAST = 0.05  # of the latents' std, that they must differ by from picture to picture
 ROWS, REPORT = "rows.npy", "report.json"
-Rows = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Spread:
 
 
 @dataclass(frozen=True, repr=False)
-class Encoded:
+class LatentImages:
     """Latents of a data set: rows float32 (N, V, M, C, H, W), memory-mapped.
 
     V is 2 where pictures may be mirrored (the picture, and its mirror image), M is 2 where the autoencoder draws (the
@@ -52,14 +52,14 @@ class Encoded:
     """
 
     images: Images
-    rows: Rows
+    rows: Floats
     spread: Spread
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        return f"Encoded({self.images!r}, latents {self.shape})"
+        return f"LatentImages({self.images!r}, latents {self.shape})"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -82,7 +82,7 @@ class Encoded:
             )
 
 
-def open_encoded(
+def open_latents(
     images: Images,
     encode: Callable[[Tensor], Tensor],
     by: str,
@@ -90,7 +90,7 @@ def open_encoded(
     flip: bool = False,
     cache: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Encoded:
+) -> LatentImages:
     """Encode every picture once, part by part, so that what was interrupted goes on; one process at a time.
 
     Args:
@@ -118,7 +118,7 @@ def open_encoded(
     return found
 
 
-def _sound(folder: Path, images: Images) -> Encoded | None:
+def _sound(folder: Path, images: Images) -> LatentImages | None:
     """What lies there, if it is as it was written."""
     try:
         told = read_json(folder / REPORT)
@@ -129,7 +129,7 @@ def _sound(folder: Path, images: Images) -> Encoded | None:
     if rows.dtype != np.float32 or rows.ndim != 6 or len(rows) != len(images):
         return None
     whole = rows.nbytes > HASHED or hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest() == spread.sha256
-    return Encoded(images, rows, spread) if whole else None
+    return LatentImages(images, rows, spread) if whole else None
 
 
 def _make(
@@ -168,7 +168,7 @@ def _joined(path: Path, parts: list[Path], count: int) -> Spread:
     origin = first[0, :, 0].astype(np.float64)  # (V, C, H, W); sums about it lose no digits
     totals, squares, drawn = np.zeros_like(origin), np.zeros_like(origin), np.zeros_like(origin)
     for part in parts:
-        made: Rows = np.load(part)
+        made: Floats = np.load(part)
         rows[at : at + len(made)] = made
         at += len(made)
         found.update(np.ascontiguousarray(made).tobytes())
