@@ -120,7 +120,7 @@ class LatentSpace(Space):
             Refused: a mask of another size than the pictures.
         """
         if tuple(mask.shape) != self.image_shape[1:]:
-            sides = ("x".join(map(str, s)) for s in (mask.shape, self.image_shape[1:]))
-            raise Refused("the mask is {} and pictures are {}: give one of their size".format(*sides))
+            own, wanted = ("x".join(map(str, s)) for s in (mask.shape, self.image_shape[1:]))
+            raise Refused(f"the mask is {own} and pictures are {wanted}: give one of their size")
         sides = [n // m for n, m in zip(self.image_shape[1:], self.state_shape[1:], strict=True)]
         return max_pool2d(mask[None, None].float(), sides)[0, 0] > 0
