@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddim.cli import main
+from ddim.cli import main, training
 from ddim.cli.show import duration
 from ddim.cli.watch import Watch
 from ddim.jobs import Clock, Progress
@@ -175,7 +175,7 @@ class Hours:
 
 def watched(plan, seconds, steps, max_steps):
     clock = Hours()
-    watch = Watch(plan, 0, max_steps, main=True, now=clock)
+    watch = Watch(4, 0, max_steps, main=True, advice=lambda left: training._too_much(plan, left), now=clock)
     with watch:
         for step in range(1, steps + 1):
             clock.time += seconds

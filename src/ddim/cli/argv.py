@@ -19,6 +19,7 @@ from ddim.refused import Refused
 
 COMMANDS: dict[str, str] = {
     "train": "train a network on your own images",
+    "train-autoencoder": "train an autoencoder on your own images, for a network in its latents",
     "ema": "after training, average the weights over another length, or the best of several",
     "distil": "make a student of one to four calls from a trained model",
     "sample": "make images",
@@ -41,7 +42,7 @@ COMMANDS: dict[str, str] = {
 }
 
 
-MODULES = {"import": "import_"}  # a word of the language cannot be a module's name
+MODULES = {"import": "import_", "train-autoencoder": "train_autoencoder"}  # words that cannot be a module's name
 
 
 def main(argv: list[str] | None = None) -> None:

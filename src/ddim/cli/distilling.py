@@ -6,7 +6,6 @@ import dataclasses
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from tqdm import tqdm
 
 import ddim
 from ddim.cli import latent, show, training
-from ddim.cli.parse import command_from
 from ddim.cli.typed import flag_of, numbers
 from ddim.jobs import (
     Cadence,
@@ -37,22 +35,6 @@ if TYPE_CHECKING:
 EVERY = 60.0  # seconds between lines where nobody watches a bar
 SAME = ("clip", "loss", "solver", "guidance", "batch_size", "accumulation", "lr", "warmup", "ema", "label_dropout",
         "flip", "q", "seed", "updates")  # fmt: skip
-
-
-def settled(asked: Any, parse: Callable[[Any], Any]) -> Any:
-    """The run's options with those of argv over them.
-
-    Raises:
-        Refused: no run is named, or there is none.
-    """
-    if asked.out is None and asked.model is None:
-        raise Refused("say which run goes on: ddim distil --resume RUN")
-    run = Path(asked.model) if asked.out is None else asked.out
-    words = stored_student(run).get("command") or "ddim distil"
-    begun = command_from("distil", type(asked), shlex.split(words)[2:])
-    known = dataclasses.replace(begun, out=run, resume=True)
-    made = parse(known)
-    return dataclasses.replace(made, model=known.model, data=known.data) if asked.out is None else made
 
 
 def cadence_of(asked: Any) -> Cadence:

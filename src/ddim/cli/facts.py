@@ -6,7 +6,7 @@ import math
 from collections import Counter
 
 from ddim.checkpoints import Checkpoint, Student, Verdict, clearly_below, denoising_error, probe_checkpoint
-from ddim.cli.show import table
+from ddim.cli.show import rows_of, table
 from ddim.cli.typed import typed_size
 from ddim.data import few_images
 from ddim.pixels import Fit
@@ -32,9 +32,7 @@ def described(k: Checkpoint) -> str:
         ("the file's own walk", _walk(k)),
         *([] if k.student is None else [("student", _student(k.student))]),
     ]  # fmt: skip
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {value}" for name, value in rows]
-    return "\n".join([*lines, *(f"{'note':<{width}}  {note}" for note in k.notes)])
+    return rows_of([*rows, *(("note", note) for note in k.notes)])
 
 
 def _walked(k: Checkpoint) -> list[tuple[str, str]]:

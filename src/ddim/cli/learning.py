@@ -1,9 +1,9 @@
-"""The options that `ddim train` and `ddim distil` share: how a network learns, and how often what is written."""
+"""The options that `ddim train`, `train-autoencoder` and `distil` share: how a network learns, what is written when."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -22,8 +22,6 @@ class Learning(options.OnDevice):
     """Largest gradient norm."""
     ema: float = 0.999
     """Decay of the averaged weights, warmed up as (1 + n)/(10 + n)."""
-    label_dropout: float = 0.1
-    """How often a class is hidden, so that guidance can be used later."""
     flip: bool = False
     """Mirror images left to right at random."""
     seed: int = 0
@@ -40,3 +38,25 @@ class Learning(options.OnDevice):
     """Go on with the run in --out (or, without DATA, in the folder named): what is not given is as the run has it. What
     decides the weights must be as it was; accumulation, device, processes, max-steps and how often what is written may
     change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfClasses(Learning):
+    """A run that may learn classes."""
+
+    label_dropout: float = 0.1
+    """How often a class is hidden, so that guidance can be used later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfImages:
+    """How the images of a run are read."""
+
+    size: str | None = None
+    """H or HxW. Default: the size of the images."""
+    fit: Literal["crop", "pad", "resize"] = "crop"
+    """How images of other proportions are brought to --size."""
+    channels: Literal[1, 3] | None = None
+    """1 grey, 3 RGB. Default: 1 if every image is grey."""
+    skip_unreadable: bool = False
+    """Leave out files that cannot be read, instead of refusing."""

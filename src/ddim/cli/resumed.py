@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ddim.cli.parse import command_from
-from ddim.cli.show import duration
+from ddim.cli.show import duration, rows_of
 from ddim.jobs import Recipe, Standing, provenance, stored_recipe
 from ddim.refused import Refused
 
@@ -55,13 +55,34 @@ def fields() -> dict[str, str]:
     return {"grad_clip" if name == "clip" else name: name for name in Recipe.__dataclass_fields__}
 
 
+def by_words(
+    asked: Command, parse: Callable[[Command], Command], name: str, stored: Callable[[Path], Mapping[str, Any]]
+) -> Command:
+    """The options of a run by the words it stored alone, with those of argv over them.
+
+    Raises:
+        Refused: no run is named, or there is none.
+    """
+    first, *_ = (f.name for f in dataclasses.fields(asked) if "Positional" in str(f.type))
+    place = getattr(asked, first)
+    if asked.out is None and place is None:
+        raise Refused(f"say which run goes on: ddim {name} --resume RUN")
+    run = Path(place) if asked.out is None else asked.out
+    told = stored(run)
+    begun = command_from(name, type(asked), shlex.split(told.get("command") or f"ddim {name}")[2:])
+    data = begun.data if begun.data is None or Path(begun.data).exists() else told.get("source", begun.data)
+    known: Command = dataclasses.replace(begun, data=data, out=run, resume=True)
+    made = parse(known)
+    return dataclasses.replace(made, **{first: getattr(known, first), "data": data}) if asked.out is None else made
+
+
 def _begun(command: type[Any], stored: Mapping[str, Any], run: Path) -> Any:
     """The command that began the run; None where neither its recipe nor its model says."""
     words = stored.get("command") or provenance(run).get("command")
     if not isinstance(words, str):
         return None
     try:
-        begun: Any = command_from("train", command, shlex.split(words)[2:])
+        begun: Any = command_from(name_of(run), command, shlex.split(words)[2:])
     except ValueError:  # Refused is one: words of a later version
         return None
     return begun
@@ -73,8 +94,14 @@ def _data(stored: Mapping[str, Any], begun: Any) -> str | None:
     return typed if source is None or (typed is not None and Path(typed).exists()) else str(source)
 
 
+def name_of(run: Path) -> str:
+    """The command that made a run: train, or train-autoencoder."""
+    words = stored_recipe(run).get("command")
+    return "train-autoencoder" if isinstance(words, str) and words.startswith("ddim train-autoencoder ") else "train"
+
+
 def progress(run: Path, found: Standing, train: type[Any]) -> str:
-    """How far a run has come, one fact a line; `train` are the options of `ddim train`."""
+    """How far a run has come, one fact a line; `train` are the options of the command that made it."""
     begun = _begun(train, stored_recipe(run), run)
     most = None if begun is None else begun.max_steps
     left = None if most is None else found.left(most)
@@ -85,10 +112,9 @@ def progress(run: Path, found: Standing, train: type[Any]) -> str:
         ("command", found.command or "not stored (a run of an older version)"),
         ("last loss", "nothing logged yet" if found.loss is None else f"{found.loss:.4g} at step {found.logged}"),
         ("time left", _left(found, most, left)),
-        ("goes on with", f"ddim train --resume {shlex.quote(str(run))}"),
+        ("goes on with", f"ddim {name_of(run)} --resume {shlex.quote(str(run))}"),
     ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return rows_of(rows)
 
 
 def _left(found: Standing, most: int | None, left: float | None) -> str:

@@ -57,6 +57,12 @@ def above(words: str) -> None:
     tqdm.write(words, file=sys.stderr)
 
 
+def rows_of(facts: Sequence[tuple[str, str]]) -> str:
+    """Facts by their names, one a line."""
+    width = max(len(name) for name, _ in facts)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in facts)
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned to the right under their heads."""
     widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]

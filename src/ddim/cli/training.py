@@ -6,18 +6,30 @@ import dataclasses
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
-from ddim.cli.typed import size_of
+from ddim.cli.show import duration
+from ddim.cli.typed import size_of, typed_size
 from ddim.cli.watch import Watch
 from ddim.data import Images, open_images
 from ddim.files import reach
-from ddim.jobs import Cadence, Pace, Plan, refuse_existing, start, train_run
+from ddim.jobs import (
+    Cadence,
+    Course,
+    DenoiserRun,
+    Pace,
+    Plan,
+    TrainState,
+    followed,
+    opened,
+    refuse_existing,
+    smaller,
+)
 from ddim.nets import PRESETS
 from ddim.refused import Refused
 
@@ -43,13 +55,13 @@ def cadence_of(asked: Mapping[str, Any]) -> Cadence:
         if asked[name] < low:
             raise Refused(f"`{name}` must be at least {low}, got {asked[name]}")
     others = ("preview_precision", "snapshots")
-    return Cadence(**{name: asked[name] for name in (*least, *others)})
+    return Cadence(**{name: asked[name] for name in (*least, *others) if name in asked})
 
 
-def words_of(asked: DataclassInstance, ancestor: Mapping[str, Any] | None) -> str:
+def words_of(asked: DataclassInstance, ancestor: Mapping[str, Any] | None, command: str = "train") -> str:
     """The command that makes this run: data, --out and what was given, without what does not matter to the result."""
     data, out, *more = dataclasses.fields(asked)
-    words = ["ddim", "train", getattr(asked, data.name), "--out", str(getattr(asked, out.name))]
+    words = ["ddim", command, getattr(asked, data.name), "--out", str(getattr(asked, out.name))]
     for f in more:
         value = getattr(asked, f.name)
         if f.name == "init" and value is None and ancestor is not None:
@@ -141,25 +153,52 @@ def preset_of(
 
 
 def trained(plan: Plan, cadence: Cadence, *, resume: bool) -> None:
-    """Train under a bar; a signal stops after the step in hand, with a checkpoint."""
-    state = start(plan, cadence.max_steps, resume=resume)
+    """Train a denoiser under a bar."""
+    classes = f", {len(plan.images.class_names or ())} classes" if plan.labelled else ""
+    state = under_bar(
+        DenoiserRun(plan), cadence, "train", f"preset {plan.preset}", classes, resume=resume,
+        advice=lambda left: _too_much(plan, left),
+    )  # fmt: skip
+    if state.accelerator.is_main_process:
+        now = f"ddim sample {plan.run} --out DIR"
+        print(f"{plan.run}: {state.step} steps, loss {state.smooth_loss:.4f}; now: {now}")
+
+
+def _too_much(plan: Plan, seconds: float) -> str:
+    """Of a network that takes so long, and one that does not."""
+    found, other = smaller(plan, seconds), ""
+    if found is not None:
+        size = "" if found.size == plan.images.shape[1:] else f" --size {typed_size(found.size)}"
+        other = f"--preset {found.preset}{size} takes about {duration(found.seconds)}; "
+    return f"preset {plan.preset} is too much for this machine. {other}"
+
+
+def under_bar(
+    course: Course[Any], cadence: Cadence, command: str, what: str, more: str = "", *, advice: Callable[[float], str],
+    resume: bool,
+) -> TrainState[Any]:  # fmt: skip
+    """Train to the end, or until a signal: that stops after the step in hand, with a checkpoint, and exits.
+
+    Args:
+        command: by which the run goes on. what, more: what is trained, said before and after its size.
+        advice: see `Watch`.
+    """
+    state = opened(course, cadence.max_steps, resume=resume)
     main = state.accelerator.is_main_process
     if main:
         size = sum(p.numel() for p in state.unwrapped.parameters()) / 1e6
-        classes = f", {len(plan.images.class_names or ())} classes" if plan.labelled else ""
-        print(f"preset {plan.preset}: {size:.2f}M parameters{classes}, {plan.recipe.precision}", file=sys.stderr)
+        print(f"{what}: {size:.2f}M parameters{more}, {course.recipe.precision}", file=sys.stderr)
         for note in state.notes:
             print(f"note: {note}", file=sys.stderr)
-    with signals() as caught, Watch(plan, state.step, cadence.max_steps, main=main) as watch:
-        for p in train_run(plan, state, cadence, lambda: bool(caught), watch.say):
+    watch = Watch(course.recipe.batch_size, state.step, cadence.max_steps, main=main, advice=advice)
+    with signals() as caught, watch:
+        for p in followed(course, state, cadence, lambda: bool(caught), watch.say):
             watch.step(p)
     if caught:
-        again = f"ddim train --resume {shlex.quote(str(plan.run))}"
+        again = f"ddim {command} --resume {shlex.quote(str(course.run))}"
         print(f"ddim: stopped at step {state.step}, checkpoint saved; go on with: {again}", file=sys.stderr)
         sys.exit(128 + caught[0])
-    if main:
-        now = f"ddim sample {plan.run} --out DIR"
-        print(f"{plan.run}: {state.step} steps, loss {state.smooth_loss:.4f}; now: {now}")
+    return state
 
 
 @contextmanager

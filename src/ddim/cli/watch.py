@@ -11,19 +11,23 @@ from typing import Any
 from tqdm import tqdm
 
 from ddim.cli.show import duration
-from ddim.cli.typed import typed_size
-from ddim.jobs import HOPELESS, Clock, Plan, Progress, smaller
+from ddim.jobs import HOPELESS, Clock, Progress
 
 EVERY = 60.0  # seconds between lines
 
 
 class Watch:
-    """A bar, or lines, of one process of a run."""
+    """A bar, or lines, of one process of a run.
+
+    advice: what to say of a run that takes so many seconds, which is too long.
+    """
 
     def __init__(
-        self, plan: Plan, begun: int, max_steps: int, *, main: bool, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.plan, self.max_steps, self.main, self.now = plan, max_steps, main, now
+        self, batch_size: int, begun: int, max_steps: int, *, main: bool, advice: Callable[[float], str],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.batch_size, self.max_steps, self.main, self.now = batch_size, max_steps, main, now
+        self.advice = advice
         self.clock, self.told, self.estimated = Clock(max_steps, now), now(), False
         self.live = main and sys.stderr.isatty()
         self.bar: Any = tqdm(total=max_steps, initial=begun, unit=" step", file=sys.stderr, disable=not self.live)
@@ -60,7 +64,7 @@ class Watch:
     def _speed(self) -> str:
         if not self.clock.seconds or self.clock.left is None:
             return "time left not known yet"
-        return f"{self.plan.recipe.batch_size / self.clock.seconds:.3g} images/s, {duration(self.clock.left)} left"
+        return f"{self.batch_size / self.clock.seconds:.3g} images/s, {duration(self.clock.left)} left"
 
     def _estimate(self, step: int) -> None:
         """Once, after the first steps."""
@@ -70,12 +74,4 @@ class Watch:
             self.say(f"{steps} steps to go take about {duration(left)} on this machine ({self._speed()})")
         if left < HOPELESS:
             return
-        found = smaller(self.plan, left)
-        other = ""
-        if found is not None:
-            size = "" if found.size == self.plan.images.shape[1:] else f" --size {typed_size(found.size)}"
-            other = f"--preset {found.preset}{size} takes about {duration(found.seconds)}; "
-        self.say(
-            f"warning: preset {self.plan.preset} is too much for this machine. {other}"
-            f"--max-steps {max(1, int(86400 / max(seconds, 1e-9)))} are done in a day"
-        )
+        self.say(f"warning: {self.advice(left)}--max-steps {max(1, int(86400 / max(seconds, 1e-9)))} are done in a day")

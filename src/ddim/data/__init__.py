@@ -3,6 +3,7 @@
 from ddim.data.batches import Batch, Batches, LatentBatches, TensorBatches
 from ddim.data.cache import Images, cache_root, open_images
 from ddim.data.few import few_images
+from ddim.data.held import held_out
 from ddim.data.latents import LatentImages, Spread, open_latents
 from ddim.data.memory import images_of
 from ddim.data.report import Report
@@ -20,6 +21,7 @@ __all__ = [
     "TensorBatches",
     "cache_root",
     "few_images",
+    "held_out",
     "images_of",
     "open_images",
     "open_latents",

@@ -64,6 +64,12 @@ class Images:
         _, h, w, c = self.pixels.shape
         return c, h, w
 
+    @property
+    def source(self) -> str:
+        """Where they lie, as it is understood from any folder."""
+        found = Path(self.report.source)
+        return str(found.absolute()) if found.exists() else self.report.source
+
 
 def cache_root() -> Path:
     """$DDIM_CACHE, else $XDG_CACHE_HOME/ddim, else ~/.cache/ddim."""

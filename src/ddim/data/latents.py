@@ -42,6 +42,11 @@ class Spread:
     apart: float
     sha256: str = ""
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether the latents say nothing of their pictures."""
+        return not self.apart > LEAST * self.std
+
 
 @dataclass(frozen=True, repr=False)
 class LatentImages:
@@ -74,7 +79,7 @@ class LatentImages:
             Refused: the autoencoder has collapsed; with the stds.
         """
         own = self.spread
-        if not own.apart > LEAST * own.std:
+        if own.collapsed:
             raise Refused(
                 f"the autoencoder has collapsed: from picture to picture of {self.images.report.source} its latents "
                 f"differ by a std of {own.apart:.2g}, and their own is {own.std:.2g}, so they say nothing of a "

@@ -1,5 +1,6 @@
 """Whatever takes long and must survive: resumable, shared by processes, whole at every moment."""
 
+from ddim.jobs.autoencode import AutoencoderPlan, AutoencoderRecipe, AutoencoderRun, autoencoder_run, begin_autoencoder
 from ddim.jobs.bench import Bench, Took, exported_networks, peaks, switch_sets
 from ddim.jobs.cluster import Over, on_ray
 from ddim.jobs.distil import (
@@ -61,6 +62,8 @@ from ddim.jobs.train import (
     SCHEDULES,
     Cadence,
     Clock,
+    Course,
+    DenoiserRun,
     Denoising,
     DivergedError,
     Loss,
@@ -72,7 +75,9 @@ from ddim.jobs.train import (
     TrainState,
     ancestor_of,
     fit,
+    followed,
     new_state,
+    opened,
     provenance,
     refuse_existing,
     resolve_precision,
@@ -90,6 +95,9 @@ __all__ = [
     "HOPELESS",
     "PRECISIONS",
     "SCHEDULES",
+    "AutoencoderPlan",
+    "AutoencoderRecipe",
+    "AutoencoderRun",
     "Averages",
     "Bench",
     "Budget",
@@ -97,6 +105,8 @@ __all__ = [
     "Candidate",
     "Cell",
     "Clock",
+    "Course",
+    "DenoiserRun",
     "Denoising",
     "DivergedError",
     "GuidanceTried",
@@ -131,6 +141,8 @@ __all__ = [
     "above",
     "ancestor_of",
     "answer",
+    "autoencoder_run",
+    "begin_autoencoder",
     "bits_by_image",
     "calls_left",
     "cell_named",
@@ -143,6 +155,7 @@ __all__ = [
     "export_onnx",
     "exported_networks",
     "fit",
+    "followed",
     "generate",
     "good_start",
     "heads",
@@ -157,6 +170,7 @@ __all__ = [
     "new_state",
     "on_ray",
     "open_job",
+    "opened",
     "own_images",
     "peaks",
     "provenance",

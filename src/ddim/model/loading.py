@@ -54,5 +54,14 @@ def load_autoencoder(source: str | Path) -> Autoencoder:
     Raises:
         Refused, OSError: nothing there, or not readable as an autoencoder.
     """
-    place = BUNDLED / str(source)
-    return open_autoencoder(place if is_autoencoder(place) and not Path(source).exists() else source)
+    return open_autoencoder(_place(source))
+
+
+def holds_autoencoder(source: str | Path) -> bool:
+    """Whether that is an autoencoder alone, by a bundled name or in a folder."""
+    return is_autoencoder(_place(source))
+
+
+def _place(source: str | Path) -> Path:
+    bundled = BUNDLED / str(source)
+    return bundled if is_autoencoder(bundled) and not Path(source).exists() else Path(source)

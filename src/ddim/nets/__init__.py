@@ -1,5 +1,6 @@
 """Architectures by name, the adapters our code calls, averages of weights."""
 
+from ddim.nets.architectures import AUTOENCODERS, PatchCritic, Trainee, new_autoencoder
 from ddim.nets.autoencoder import Autoencoder
 from ddim.nets.ema import Ema
 from ddim.nets.lengths import LONGEST, combination, gamma_of, inner, length_of
@@ -11,8 +12,7 @@ from ddim.nets.seeding import torch_randomness
 from ddim.nets.unet import CHANGES, PRESETS, DiffusersNetwork, build
 
 __all__ = [
-    "CHANGES", "LENGTHS", "LONGEST", "PRESETS", "Autoencoder", "DiffusersNetwork", "Ema", "LucidrainsUnet",
-    "OwnNetwork", "Powers",
-    "ScoreUnet",
-    "adapted", "build", "combination", "gamma_of", "inner", "length_of", "plan", "torch_randomness",
+    "AUTOENCODERS", "CHANGES", "LENGTHS", "LONGEST", "PRESETS", "Autoencoder", "DiffusersNetwork", "Ema",
+    "LucidrainsUnet", "OwnNetwork", "PatchCritic", "Powers", "ScoreUnet", "Trainee",
+    "adapted", "build", "combination", "gamma_of", "inner", "length_of", "new_autoencoder", "plan", "torch_randomness",
 ]  # fmt: skip

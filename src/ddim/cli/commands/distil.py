@@ -14,7 +14,7 @@ from ddim.refused import Refused
 
 
 @options.command
-class Command(learning.Learning):
+class Command(learning.OfClasses):
     """Make a student of a trained model: progressive distillation halves its steps, consistency goes to one or two.
 
     The run folder is the student. Without DATA the teacher's own pictures serve, made once and kept in the cache.
@@ -59,9 +59,10 @@ class Command(learning.Learning):
 
     def settled(self, parse: Callable[[Command], Command]) -> Command:
         """With the run's own options for those not given, where one is gone on with; `parse` reads argv over others."""
-        from ddim.cli import distilling
+        from ddim.cli import resumed
+        from ddim.jobs import stored_student
 
-        return distilling.settled(self, parse) if self.resume else self
+        return resumed.by_words(self, parse, "distil", stored_student) if self.resume else self
 
     def run(self) -> None:
         from ddim.cli import distilling, training

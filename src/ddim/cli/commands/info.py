@@ -30,12 +30,21 @@ class Command(options.Foreign, pictures.Fitted, pictures.Skipping, options.OfMod
 
         run = ddim.jobs.standing(Path(self.model))
         if run is not None:
-            from ddim.cli.commands.train import Command as Train
-            from ddim.cli.resumed import progress
+            from ddim.cli.commands import train, train_autoencoder
+            from ddim.cli.resumed import name_of, progress
 
-            print(progress(Path(self.model), run, Train) + "\n")
+            place = Path(self.model)
+            by = train if name_of(place) == "train" else train_autoencoder
+            print(progress(place, run, by.Command) + "\n")
             if not run.steps:
                 return  # no checkpoint yet, so no model either
+        if ddim.model.holds_autoencoder(self.model):
+            from ddim.cli.encoding import described_autoencoder
+
+            if self.data is not None:
+                raise Refused(f"{self.model} is an autoencoder: --check is of a model's denoising")
+            print(described_autoencoder(ddim.model.load_autoencoder(self.model), self.model))
+            return
         model = ddim.load(self.model, family=self.family, config=self.config)
         print(described(model.checkpoint))
         if self.data is not None:

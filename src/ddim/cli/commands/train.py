@@ -15,7 +15,7 @@ from ddim.refused import Refused
 
 
 @options.command
-class Command(OfProcess, learning.Learning):
+class Command(OfProcess, learning.OfImages, learning.OfClasses):
     """Train a noise-prediction network on your own images; the run folder is the model."""
 
     data: tyro.conf.Positional[str | None] = None
@@ -54,14 +54,6 @@ class Command(OfProcess, learning.Learning):
     """Rescale the schedule so that x_T is pure noise; needs --prediction v or x0."""
     labels: Literal["auto", "use", "ignore"] = "auto"
     """Whether to learn the classes; auto does if at least two have images; ignore passes any label column over."""
-    size: str | None = None
-    """H or HxW. Default: the size of the images."""
-    fit: Literal["crop", "pad", "resize"] = "crop"
-    """How images of other proportions are brought to --size."""
-    channels: Literal[1, 3] | None = None
-    """1 grey, 3 RGB. Default: 1 if every image is grey."""
-    skip_unreadable: bool = False
-    """Leave out files that cannot be read, instead of refusing."""
     snapshots: bool = True
     """Keep averages in RUN/averages for `ddim ema`: however long the run, at most some 26 files of 4 bytes a weight."""
     preview_precision: options.Fast = "auto"

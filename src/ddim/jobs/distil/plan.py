@@ -68,11 +68,10 @@ class StudentPlan:
 
     def stored(self) -> dict[str, Any]:
         """Everything a resume must find unchanged; data and teacher by what they are, not by where they lie."""
-        source = Path(self.images.report.source)
         return {
             **self.recipe.as_dict(), "teacher": self.teacher.checkpoint.identity, "shape": list(self.images.shape),
             "conditional": self.labelled, "data": self.images.report.sha256,
-            "source": str(source.absolute()) if source.exists() else str(source), "command": self.command,
+            "source": self.images.source, "command": self.command,
         }  # fmt: skip
 
     def folder(self, index: int) -> Path:

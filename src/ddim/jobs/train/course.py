@@ -11,7 +11,7 @@ from torch import nn
 
 from ddim.data import Images
 from ddim.jobs.train.loop import BatchAt, Loss
-from ddim.jobs.train.recipe import Pace
+from ddim.jobs.train.pace import Pace
 from ddim.jobs.train.state import TrainState
 
 M = TypeVar("M", bound=nn.Module)

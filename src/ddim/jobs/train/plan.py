@@ -70,16 +70,10 @@ class Plan:
         return {
             **self.recipe.as_dict(),
             "preset": self.preset, "shape": list(self.shape), "conditional": self.labelled,
-            "data": self.images.report.sha256, "source": self.source, "command": self.command,
+            "data": self.images.report.sha256, "source": self.images.source, "command": self.command,
             **({"init": self.descent["sha256"]} if self.descent is not None else {}),
             **({"autoencoder": self.latents.given} if self.latents is not None else {}),
         }  # fmt: skip
-
-    @property
-    def source(self) -> str:
-        """Where the images lie, as it is understood from any folder."""
-        found = Path(self.images.report.source)
-        return str(found.absolute()) if found.exists() else self.images.report.source
 
     @property
     def facts(self) -> dict[str, Any]:

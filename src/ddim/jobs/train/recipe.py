@@ -7,14 +7,14 @@ part of it.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ddim.jobs.job import differences, plain
 from ddim.jobs.train.misfits import DDPM, refuse_misfits
+from ddim.jobs.train.pace import PACE, rate_at, refuse_pace
 from ddim.process import (
     KINDS,
     USUAL,
@@ -51,13 +51,12 @@ MAY_CHANGE = ("accumulation", "command", "source")
 
 
 FIELDS: dict[str, Rule] = {
-    **dict.fromkeys(("prediction", "schedule", "optimizer", "precision", "process", "draws"), WORD),
-    **dict.fromkeys(("batch_size", "accumulation"), counted(1)),
+    **PACE,
+    **dict.fromkeys(("prediction", "schedule", "process", "draws"), WORD),
     "timesteps": counted(1, MOST_TIMES),
-    **dict.fromkeys(("warmup", "lr_decay_steps", "seed"), counted(0)),
-    **dict.fromkeys(("min_snr_gamma", "lr", "clip", "sigma_min", "sigma_max", "data_std"), POSITIVE),
-    **dict.fromkeys(("weight_decay", "ema", "label_dropout"), NUMBER),
-    **dict.fromkeys(("zero_terminal_snr", "flip"), FLAG),
+    **dict.fromkeys(("min_snr_gamma", "sigma_min", "sigma_max", "data_std"), POSITIVE),
+    "label_dropout": NUMBER,
+    "zero_terminal_snr": FLAG,
 }
 """Of a recipe, each with its type; what lies in its range is asked for all of them together."""
 STORED: dict[str, Rule] = {
@@ -70,30 +69,6 @@ STORED: dict[str, Rule] = {
     "conditional": FLAG,
 }
 """What a run stores beside its recipe."""
-
-
-class Pace(Protocol):
-    """What the loop and its state have to know of any recipe; each is as `Recipe` says."""
-
-    @property
-    def seed(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def accumulation(self) -> int: ...
-    @property
-    def optimizer(self) -> str: ...
-    @property
-    def lr(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def ema(self) -> float: ...
-    @property
-    def precision(self) -> str: ...
-    def lr_at(self, step: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -147,17 +122,9 @@ class Recipe:
         missing = [f.name for f in dataclasses.fields(self) if f.default is not None and getattr(self, f.name) is None]
         if missing:
             raise Refused(f"a training run needs {missing[0]}, got None")
-        if self.weight_decay < 0:
-            raise Refused(f"weight_decay must be at least 0, got {self.weight_decay}")
-        for name in ("ema", "label_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise Refused(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
-        if self.batch_size % self.accumulation:
-            raise Refused(f"batch_size = {self.batch_size} is no multiple of accumulation = {self.accumulation}")
-        if self.optimizer not in ("adam", "adamw"):
-            raise Refused(f"optimizer must be adam or adamw, got {self.optimizer!r}")
-        if self.lr_decay_steps is not None and self.lr_decay_steps <= self.warmup:
-            raise Refused(f"lr_decay_steps = {self.lr_decay_steps} must lie beyond warmup = {self.warmup}")
+        if not 0 <= self.label_dropout < 1:
+            raise Refused(f"label_dropout must be at least 0 and below 1, got {self.label_dropout}")
+        refuse_pace(self)
         if self.process not in (DDPM, *KINDS):
             raise Refused(f"unknown process {self.process!r}; choose one of {', '.join((DDPM, *KINDS))}")
         if self.prediction is None:
@@ -215,13 +182,8 @@ class Recipe:
         return made.zero_terminal_snr() if self.zero_terminal_snr else made
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of step 0, 1, ...: warm-up, then flat or a cosine down to lr/100."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        if self.lr_decay_steps is None:
-            return self.lr
-        u = min(1.0, (step - self.warmup) / (self.lr_decay_steps - self.warmup))
-        return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * u)))
+        """The learning rate of step 0, 1, ..."""
+        return rate_at(self, step)
 
     def as_dict(self) -> dict[str, Any]:
         """Its fields, for JSON."""

@@ -20,7 +20,8 @@ import torch
 from ddim.checkpoints import read_torch
 from ddim.engine import pick_device, pick_precision
 from ddim.files import Hold, whole_file
-from ddim.jobs.train.recipe import Pace, Recipe
+from ddim.jobs.train.pace import Pace
+from ddim.jobs.train.recipe import Recipe
 from ddim.nets import DiffusersNetwork, Ema, Powers, build
 from ddim.refused import Refused
 from ddim.stored import is_whole
