@@ -56,6 +56,15 @@ def dit():
     ))  # fmt: skip
 
 
+def older():
+    """The class under which the hub's DiT-XL-2-256 lies, with the settings of its file."""
+    return filled(diffusers.Transformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=2, out_channels=4, num_layers=2, sample_size=8,
+        patch_size=2, num_embeds_ada_norm=1000, norm_num_groups=4, activation_fn="gelu-approximate",
+        attention_bias=True, norm_elementwise_affine=False, norm_type="ada_norm_zero",
+    ))  # fmt: skip
+
+
 def scheduler(**changes):
     return diffusers.DDIMScheduler(**{"clip_sample": False, "beta_start": 0.0015, "beta_end": 0.0195,
                                       "beta_schedule": "scaled_linear"} | changes)  # fmt: skip
@@ -103,10 +112,10 @@ def test_ldm_pipeline_there_and_back(make, tmp_path):
     assert ddim.load(tmp_path / "saved").identity == model.identity
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_dit_pipeline_there_and_back(guidance, tmp_path):
+@pytest.mark.parametrize("make, guidance", [(dit, 1.0), (dit, 3.0), (older, 3.0)])
+def test_dit_pipeline_there_and_back(make, guidance, tmp_path):
     """Classes, guidance against the last embedding, the second C channels left to whoever wants them."""
-    pipe = diffusers.DiTPipeline(transformer=dit(), vae=kl(), scheduler=scheduler())
+    pipe = diffusers.DiTPipeline(transformer=make(), vae=kl(), scheduler=scheduler())
     pipe.set_progress_bar_config(disable=True)
     how = {"class_labels": [7, 999], "guidance_scale": guidance, "num_inference_steps": 5, "output_type": "np"}
 
@@ -213,6 +222,19 @@ def test_what_does_not_belong_together(tmp_path):
     (tmp_path / "own/model_index.json").unlink()
     with pytest.raises(Refused, match="an autoencoder that is missing"):
         ddim.load(tmp_path / "own")
+
+
+@pytest.mark.parametrize("changes", [{"norm_type": "layer_norm"}, {"cross_attention_dim": 64}, {"caption_channels": 8}])
+def test_a_transformer_that_is_no_dit(changes, tmp_path):
+    pipe = diffusers.DiTPipeline(transformer=older(), vae=kl(), scheduler=scheduler())
+    pipe.save_pretrained(tmp_path / "m")
+    file = tmp_path / "m/transformer/config.json"
+    config = json.loads(file.read_text())
+    assert config["_class_name"] == "Transformer2DModel"
+    file.write_text(json.dumps(config | changes))
+    with pytest.raises(Refused, match=f"is read where it is a DiT.*{next(iter(changes))}") as error:
+        ddim.load(tmp_path / "m")
+    assert "\n" not in str(error.value)
 
 
 def test_another_autoencoder_is_another_model(tmp_path):

@@ -112,16 +112,19 @@ def test_tune_evaluate_bench(place, capsys, tmp_path):
     assert "tuned" in out
     ran(capsys, "sample", tmp_path / "m", "--n", 1, "--steps", 3, "--solver", "dpm++2m", "--spacing", "tuned", "--out",
         tmp_path / "s")  # fmt: skip
-    assert "2 network calls" in ran(capsys, "bench", tmp_path / "m", "--batch-size", 2, "--steps", 2, "--repeats", 1)
+    out = ran(capsys, "bench", tmp_path / "m", "--batch-size", 2, "--steps", 2, "--repeats", 1)
+    assert "2 network calls" in out and "of latents; to decode one takes" in out
 
 
 @pytest.mark.parametrize("words, said", [
+    (("edit", "m", "data/2.png", "--mask", "wide.png", "--out", "r0"), "the mask wide.png is 16x24"),
     (("likelihood", "m", "data", "--n", 2, "--out", "r1"), "a law of latents alone"),
     (("export", "m", "o", "--to", "onnx"), "no place for an autoencoder"),
     (("info", "m", "--check", "--data", "data"), "the probe is for models of pixels"),
 ])  # fmt: skip
 def test_refused_in_one_line(place, capsys, monkeypatch, words, said):
     monkeypatch.chdir(place)
+    Image.new("L", (24, 16), 255).save("wide.png")
     with pytest.raises(SystemExit) as stop:
         main([str(w) for w in words])
     assert stop.value.code == 2

@@ -65,6 +65,8 @@ def test_a_mask_at_the_resolution_of_latents(model):
     wanted = torch.zeros(8, 8, dtype=torch.bool)
     wanted[2, 3] = wanted[4, 4:6] = True
     assert torch.equal(model.space.mask(mask), wanted)
+    with pytest.raises(Refused, match="the mask is 8x8 and pictures are 16x16"):
+        model.space.mask(wanted)
 
 
 def test_distances_stay_those_of_latents(model):

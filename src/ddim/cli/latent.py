@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import ddim
@@ -37,10 +38,11 @@ def autoencoder_of(asked: str | None, init: Checkpoint | None) -> Autoencoder | 
 
 
 def named(asked: Any, init: Checkpoint | None) -> Any:
-    """The options with the autoencoder that `init` brings, so that a run that goes on knows it without `init`."""
-    if asked.autoencoder is not None or init is None or init.autoencoder is None:
-        return asked
-    return replace(asked, autoencoder=init.source)
+    """The options with the autoencoder that `init` brings, and its folder as it is understood from any folder: so a run
+    that goes on finds it."""
+    own = None if init is None or init.autoencoder is None else init.source
+    given = asked.autoencoder or own
+    return replace(asked, autoencoder=str(Path(given).absolute()) if given and Path(given).is_dir() else given)
 
 
 def channels_of(autoencoder: Autoencoder | None) -> Literal[1, 3] | None:

@@ -107,6 +107,16 @@ class Bench:
             return "-"
         return f"{call_bytes(lambda n: self.call(network, n), self.batch, self.model.device) / 2**20:.0f}"
 
+    @torch.no_grad()
+    def decoding(self) -> float | None:
+        """Seconds a picture that the autoencoder takes after the walk; None where the walk is in pixels."""
+        if self.model.space.lossless:
+            return None
+        self.model.space.decode(self.x_T)  # warms up
+        begun = self._now()
+        self.model.space.decode(self.x_T)
+        return (self._now() - begun) / self.batch
+
     def machine(self) -> str:
         """Where it runs."""
         return f"{self.model.device}, {torch.get_num_threads()} threads"

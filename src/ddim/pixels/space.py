@@ -114,6 +114,13 @@ class LatentSpace(Space):
         return self.codec.decode(z)
 
     def mask(self, mask: Tensor) -> Tensor:
-        """A latent is painted anew where any of its pixels is: what is kept is of kept pixels alone."""
+        """A latent is painted anew where any of its pixels is: what is kept is of kept pixels alone.
+
+        Raises:
+            Refused: a mask of another size than the pictures.
+        """
+        if tuple(mask.shape) != self.image_shape[1:]:
+            own, wanted = ("x".join(map(str, s)) for s in (mask.shape, self.image_shape[1:]))
+            raise Refused(f"the mask is {own} and pictures are {wanted}: give one of their size")
         sides = [n // m for n, m in zip(self.image_shape[1:], self.state_shape[1:], strict=True)]
         return max_pool2d(mask[None, None].float(), sides)[0, 0] > 0

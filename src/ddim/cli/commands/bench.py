@@ -73,6 +73,9 @@ class Command(options.OnDevice, options.Batched, options.OfModel):
         print(f"{self.model}: {size}")
         print(f"{bench.machine()}, batch {self.batch_size}, {bench.calls} network calls\n")
         print(show.table(HEAD, lines))
+        decoding = bench.decoding()
+        if decoding is not None:
+            print(f"\nof latents; to decode one takes {1e3 * decoding:.1f} ms more")
         print("\nmatrix product: " + ", ".join(f"{p} {v / 1e9:.0f} GFLOP/s" for p, v in sorted(peak.items())))
         fastest = min(totals, key=lambda name: totals[name])
         auto = ddim.engine.pick_precision("auto", model.device)

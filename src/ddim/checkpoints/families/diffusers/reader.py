@@ -20,7 +20,7 @@ from ddim.checkpoints.families.diffusers import network as build
 from ddim.checkpoints.families.diffusers import others, scheduler
 from ddim.checkpoints.families.diffusers.autoencoder import PLACES, autoencoder_in
 from ddim.checkpoints.families.diffusers.scheduling import range_of, sampling_of
-from ddim.checkpoints.families.diffusers.transformer import DIT, class_facts, classes_of, in_our_words
+from ddim.checkpoints.families.diffusers.transformer import BEFORE, DIT, as_dit, class_facts, classes_of, in_our_words
 from ddim.checkpoints.families.diffusers.weights import refuse_others, weights_of
 from ddim.checkpoints.record import Checkpoint
 from ddim.checkpoints.settings import MAX_SIDE, known_only, size, whole
@@ -52,7 +52,7 @@ def load_folder(path: str | Path, config: Mapping[str, Any] | None = None) -> Ch
     place = _network_in(folder)
     for_network, for_scheduler, for_facts = _split(config or {})
     net_file, our_file = place / "config.json", folder / OURS
-    net_config = read_json(net_file) | for_network
+    net_config = as_dit(read_json(net_file) | for_network, str(net_file))
     if net_config.get("_class_name") == DIT:
         net_config = in_our_words(net_config, str(net_file))
     told = read_json(our_file) if our_file.is_file() else {}
@@ -100,7 +100,7 @@ def _check_index(folder: Path) -> None:
         return
     parts = {k: v for k, v in read_json(folder / "model_index.json").items() if isinstance(v, list) and any(v)}
     network = parts.get("unet", parts.get("transformer", [None, None]))[-1]
-    if network not in ("UNet2DModel", DIT, LucidrainsUnet.__name__, ScoreUnet.__name__):
+    if network not in ("UNet2DModel", DIT, BEFORE, LucidrainsUnet.__name__, ScoreUnet.__name__):
         raise Refused(f"{folder}: its network is {network}, but only UNet2DModel and {DIT} are told of classes alone")
     others = sorted(set(parts) - {"unet", "transformer", "scheduler", *PLACES})
     if others:

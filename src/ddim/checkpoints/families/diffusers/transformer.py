@@ -15,13 +15,33 @@ from ddim.checkpoints.settings import MAX_SIDE, known_only, whole
 from ddim.files import read_json
 from ddim.refused import Refused
 
-DIT = "DiTTransformer2DModel"
+DIT, BEFORE = "DiTTransformer2DModel", "Transformer2DModel"  # its class, and what files of the hub call it
+UNUSED = {"attention_type": "default"} | dict.fromkeys(
+    ("cross_attention_dim", "num_vector_embeds", "only_cross_attention", "use_linear_projection",
+     "double_self_attention", "caption_channels", "interpolation_scale", "use_additional_conditions")
+)  # fmt: skip
+"""Settings of the older class that a DiT leaves as they are; None or false."""
 WHOLES = {
     "num_attention_heads": (16, 1024), "attention_head_dim": (72, 1024), "in_channels": (4, MAX_SIDE),
     "num_layers": (28, 256), "norm_num_groups": (32, MAX_WIDTH), "sample_size": (32, 2048), "patch_size": (2, 1024),
     "num_embeds_ada_norm": (1000, MAX_WIDTH),
 }  # fmt: skip
 FAULTS = (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, LookupError, AssertionError)
+
+
+def as_dit(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The configuration of a `Transformer2DModel` that is a DiT as one; any other as it is.
+
+    Raises:
+        Refused: it is no DiT: another norm, or told of more than classes.
+    """
+    if config.get("_class_name") != BEFORE:
+        return dict(config)
+    odd = [k for k, usual in UNUSED.items() if config.get(k) not in (usual, False)]
+    if config.get("norm_type") != "ada_norm_zero" or odd:
+        what = f"{odd[0]} = {config[odd[0]]!r}" if odd else f"norm_type = {config.get('norm_type')!r}"
+        raise Refused(f"{where}: a {BEFORE} is read where it is a DiT (norm_type ada_norm_zero); this one has {what}")
+    return {k: v for k, v in config.items() if k not in UNUSED} | {"_class_name": DIT}
 
 
 def in_our_words(config: Mapping[str, Any], where: str) -> dict[str, Any]:
