@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import diffusers
@@ -188,6 +189,17 @@ def test_encoded_once(place, images, monkeypatch):
     np.testing.assert_allclose(parted.encoded.rows, before, atol=1e-5)
 
 
+def test_several_wait_for_one(place, images, tmp_path, monkeypatch):
+    """The lock is of an open file, so two threads are to it what two processes are."""
+    own, calls = open_autoencoder(place / "kl"), []
+    monkeypatch.setattr(
+        type(own), "moments", lambda self, x: calls.append(len(x)) or self._by_parts(self._moments, x, 1)
+    )
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: latent_data(images, own, measured=True, device="cpu", cache=tmp_path), range(2)))
+    assert calls == [N] and np.array_equal(both[0].encoded.rows, both[1].encoded.rows)
+
+
 @pytest.mark.parametrize("by", MAKERS)
 def test_a_run_is_a_pipeline_folder(place, by, tmp_path):
     """`ddim.load` and LDMPipeline draw the same pictures from a run; where a shift cannot be told LDMPipeline, it does
@@ -241,6 +253,18 @@ def test_goes_on_bitwise_and_shows_what_it_samples(place, tmp_path):
         if np.array_equal(shown[r : r + len(tile), c : c + len(tile)], tile)
     ]
     assert found
+
+
+def test_on_a_continuous_process(place, tmp_path):
+    """EDM's scaling is for data of std 1 there; a run that goes on without a word about it is of the same recipe."""
+    own = ("--process", "edm", "--preview-every", "0")
+    assert train(place, tmp_path / "run", 2, *own) == 0
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--resume", str(tmp_path / "run"), "--max-steps", "3"])
+    assert stop.value.code == 0
+    model = ddim.load(tmp_path / "run")
+    assert model.checkpoint.data_std == 1.0
+    assert bool(model.sample(1, steps=3, label=1).isfinite().all())
 
 
 def test_verbs_of_a_run_with_classes(place, tmp_path, capsys):
