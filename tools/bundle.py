@@ -1,4 +1,4 @@
-"""Put a finished run, a student's too, into the package: its weights as fp16, with where they came from.
+"""Put a finished run, a student's or an autoencoder's too, into the package: fp16, with where it came from.
 
 .venv/bin/python tools/bundle.py RUN mnist
 """
@@ -12,17 +12,21 @@ from pathlib import Path
 
 import torch
 
-from ddim.checkpoints import load_folder, save_checkpoint
+from ddim.checkpoints import is_autoencoder, load_folder, open_autoencoder, save_autoencoder, save_checkpoint
 
 BUNDLED = Path(__file__).parent.parent / "src" / "ddim" / "bundled"
 
 
 def main(run: str, name: str) -> None:
-    found = load_folder(Path(run))
     out = BUNDLED / name
     shutil.rmtree(out, ignore_errors=True)
-    # no clip: the paper's DDIM clips nothing, and what is not clipped can be inverted
-    save_checkpoint(out, replace(found, clips=False), dtype=torch.float16)
+    if is_autoencoder(Path(run)):
+        made = open_autoencoder(run)
+        facts = {k: v for k, v in made.facts.items() if k != "sha256"}
+        save_autoencoder(out, made, facts, dtype=torch.float16)
+    else:
+        # no clip: the paper's DDIM clips nothing, and what is not clipped can be inverted
+        save_checkpoint(out, replace(load_folder(Path(run)), clips=False), dtype=torch.float16)
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     print(f"{out}: {size / 1e6:.1f} MB")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 from ddim.data import Images, held_out
 from ddim.jobs.autoencode.recipe import AutoencoderRecipe
 from ddim.nets import Autoencoder, PatchCritic, Trainee, new_autoencoder
+from ddim.refused import Refused
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +22,7 @@ class AutoencoderPlan:
     """A run: where, of what, how.
 
     Raises:
-        Refused: images that such an autoencoder cannot halve, or too few of them.
+        Refused: images that such an autoencoder cannot halve, or too few of them; a critic with several processes.
     """
 
     run: Path
@@ -30,6 +32,8 @@ class AutoencoderPlan:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.recipe.critic_from is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise Refused("a patch discriminator learns in one process: leave out `critic_from`, or start one process")
         with torch.device("meta"):
             module = self.module()
         Autoencoder(module, "none").latent_shape(self.images.shape)
