@@ -9,6 +9,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,16 +18,29 @@ from ddim.checkpoints import is_autoencoder, load_folder, open_autoencoder, save
 BUNDLED = Path(__file__).parent.parent / "src" / "ddim" / "bundled"
 
 
+def without_paths(value: Any) -> Any:
+    """The same words, files by their names alone: where they lay on the machine that trained is nobody's business."""
+    if isinstance(value, dict):
+        return {key: without_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_paths(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    return " ".join(Path(word).name if Path(word).is_absolute() else word for word in value.split(" "))
+
+
 def main(run: str, name: str) -> None:
     out = BUNDLED / name
     shutil.rmtree(out, ignore_errors=True)
     if is_autoencoder(Path(run)):
         made = open_autoencoder(run)
-        facts = {k: v for k, v in made.facts.items() if k != "sha256"}
+        facts = without_paths({k: v for k, v in made.facts.items() if k != "sha256"})
         save_autoencoder(out, made, facts, dtype=torch.float16)
     else:
+        found = load_folder(Path(run))
         # no clip: the paper's DDIM clips nothing, and what is not clipped can be inverted
-        save_checkpoint(out, replace(load_folder(Path(run)), clips=False), dtype=torch.float16)
+        kept = replace(found, clips=False, meta=without_paths(dict(found.meta)))
+        save_checkpoint(out, kept, dtype=torch.float16)
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     print(f"{out}: {size / 1e6:.1f} MB")
 

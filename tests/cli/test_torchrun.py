@@ -68,6 +68,23 @@ def test_two_processes_sample_and_evaluate_once(tiny_folder, tmp_path):
     assert [p.suffix for p in (report / "cells").iterdir()] == [".safetensors"] * 4  # two of real images, two rows
 
 
+def test_two_processes_make_a_student_as_one(tmp_path):
+    """The teacher's pictures are made by one of them, every stage is written once, and the losses are those of one."""
+    from conftest import save_tiny
+
+    teacher, cache = save_tiny(tmp_path / "teacher", prediction="v"), {"DDIM_CACHE": str(tmp_path / "cache")}
+    words = ("distil", teacher, "--to", 1, "--from", 4, "--updates", 2, "--batch-size", 4, "--made", 8, "--log-every",
+             1, "--preview-every", 0, "--solver", "dpm++2m", "--device", "cpu", "--precision", "fp32",
+             "--out")  # fmt: skip
+    losses = []
+    for processes in (1, 2):
+        run = tmp_path / str(processes)
+        assert launched(*words, run, processes=processes, **cache).count("a student of 1 step; now") == 1
+        losses.append([json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()])
+        assert sorted(p.name for p in (run / "stages").iterdir()) == ["steps-1", "steps-2"]
+    assert len(losses[0]) == 4 and losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 def pictures(folder, n=7):
     folder.mkdir()
     for i in range(n):

@@ -55,6 +55,9 @@ class Command:
             if list(place.glob("state/*.pt")):
                 return ["train", "--resume", out]
             return self.argv(out)
+        if self.name == "distil":
+            begun = (place / "state/recipe.json").exists()
+            return ["distil", "--resume", out] if begun else self.argv(out)
         if not self.resumes and (place.is_file() or (place.is_dir() and any(place.iterdir()))):
             return None
         return self.argv(out)
@@ -66,6 +69,10 @@ class Command:
             for path in found[-1:]:
                 torch.load(path, weights_only=True)
             return int(found[-1].stem[5:]) if found else 0
+        if self.name == "distil":
+            place = Path(home) / out
+            stages = len(list(place.glob("stages/*/ddim.json")))
+            return 2 * stages + sum(1 for _ in place.glob(f"state/stage-{stages}/step-????????.pt"))
         return 0 if self.parts is None else len(list((Path(home) / out).glob(self.parts)))
 
     def result(self, home, out="out"):
@@ -133,6 +140,8 @@ COMMANDS = {
         Command("measure", ("pictures", "pictures", "--extractor", "pixels", "--count", "10", *PLAIN)),
         Command("tune", ("model", "pictures", "--steps", "2", "--solver", "ddim", "--latents", "2", "--long", "4",
                          "--candidates", "4", "--trials", "2", *QUICK), more="model/tuned.json"),
+        Command("distil", ("model", "--to", "1", "--from", "2", "--updates", "2", "--batch-size", "2", "--made", "4",
+                           "--log-every", "1", "--checkpoint-every", "1", "--preview-every", "0", *QUICK)),
         Command("import", ("model",), bare=True),
         Command("export", ("model",), bare=True),
     )

@@ -10,7 +10,7 @@ from commands import COMMANDS
 
 from ddim.jobs import verify
 
-AIMED = ("train", "sample", "evaluate", "encode", "tune", "import", "export", "decode")
+AIMED = ("train", "sample", "evaluate", "encode", "tune", "import", "export", "decode", "distil")
 
 
 def finished(trials, command):
@@ -23,7 +23,7 @@ def finished(trials, command):
         child = trials.nursery.run(words, home)
         refused_well(child)
         assert child.code == 0, child.said
-        if command.resumes or command.name == "train":
+        if command.resumes or command.name in ("train", "distil"):
             break
     if command.again(home) is None:  # the next command there tidies up, though it has nothing to do
         assert trials.nursery.run(command.argv(), home).code == 2
@@ -51,7 +51,7 @@ def killed_at(trials, name, moments):
     finished(trials, command)
 
 
-@pytest.mark.parametrize("name", ["train", "sample", "export"])
+@pytest.mark.parametrize("name", ["train", "sample", "export", "distil"])
 def test_killed_before_some_event(trials, name):
     events = len(trials.plain(name)[1])
     moments = random.Random(f"{name} 0")

@@ -137,6 +137,23 @@ def test_a_student_may_teach_the_next(whole, images, tmp_path):
     assert ddim.load(tmp_path / "run").tau() == (1000, 0)
 
 
+def test_a_student_may_begin_where_another_ended(whole, teacher, images, tmp_path):
+    """At a rate of next to nothing it stays there; its folder says where; another student's weights are no resume."""
+    first = ddim.load(whole / "stages/steps-4")
+    plan = replace(plan_for(teacher, images, tmp_path / "run", stages=(4,), updates=1, lr=1e-9, ema=0.0), init=first)
+    list(distil_run(plan, CADENCE))
+    on = ddim.load(tmp_path / "run")
+    weights = [m.checkpoint.network.state_dict() for m in (on, first, teacher)]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))
+    assert not all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*(w.values() for w in weights[1:]), strict=True))
+    assert on.checkpoint.meta["provenance"]["init"]["sha256"] == first.weights_hash
+    with pytest.raises(ddim.Refused, match="init was"):
+        next(distil_run(replace(plan, init=ddim.load(whole)), CADENCE, resume=True))
+    eps = ddim.load(save_tiny(tmp_path / "eps", prediction="eps"))
+    with pytest.raises(ddim.Refused, match="predicts something else"):
+        replace(plan, run=tmp_path / "other", init=eps)
+
+
 def test_a_teacher_of_eps_has_a_student_of_v(tmp_path, images):
     eps = ddim.load(save_tiny(tmp_path / "eps", prediction="eps"))
     stages = StudentRecipe.halvings(4, 2, again=True)

@@ -133,6 +133,28 @@ def test_other_solvers_teach_each_image_the_walk_of_its_own_step():
     assert float(replace(loss, solver=ddim.DDIM())(state, Batch(torch.zeros(16, 1), None), draws)) > 1e-6
 
 
+def test_steps_are_drawn_where_the_beginner_is_wrong():
+    """Of x0 errors .3, .1, 0 and .6, shares e/sum + a quarter of even ones; 64 rows follow them to one row."""
+    times, errors = ddim.tau(PROCESS, 8, "trailing"), torch.tensor([0.3, 0.1, 0.0, 0.6])
+    own = times[:-1:2]
+
+    class Off(ddim.Denoiser):
+        process, invertible = PROCESS, True
+
+        def __call__(self, x_t, t, conditions=None):
+            step = [own.index(float(v)) for v in t]
+            m, s = (torch.tensor([times[2 * i + k] for i in step], dtype=torch.float64) for k in (1, 2))
+            p = ddim.uses.progressive_target(TEACHER, x_t, t, m, s)
+            return ddim.process.Prediction(p.x0 + errors[step][:, None], p.eps)
+
+    loss = Progressive(TEACHER, lambda network: Off(), times, 4)
+    by_need = loss.by_need(None, Batch(torch.zeros(64, 1), None), 0, torch.device("cpu"))
+    assert by_need.shares == pytest.approx([0.3625, 0.1625, 0.0625, 0.6625], abs=1e-4)
+    step = by_need.draw(ddim.process.generator(0, "test"), 64, (1,)).step
+    wanted = 64 * torch.tensor(by_need.shares) / 1.25
+    assert bool(((torch.bincount(step) - wanted).abs() < 1).all()) and step.sort().values.ne(step).any()
+
+
 @pytest.mark.parametrize("process", [PROCESS, ddim.Schedule.linear(1000), ddim.process.edm()], ids=lambda p: p.name)
 def test_the_pairs_of_consistency_fall_and_come_closer(process):
     """r = t (1 - (1 + 8 sigmoid(-t)) / q^(stage + 1)) in noise/signal, locuslab/ect's mapping."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import sys
 import time
@@ -25,6 +26,7 @@ from ddim.jobs import (
     own_images,
     refuse_student,
     resolve_precision,
+    share_of,
     stored_student,
 )
 from ddim.refused import Refused
@@ -66,7 +68,8 @@ def plan_of(asked: Any) -> StudentPlan:
     recipe = _recipe(asked, method, begin, precision, again=again)
     images = _images(asked, teacher)
     latent.encoded(images, teacher.checkpoint.autoencoder, asked, measured=False)  # kept for the plan, under a bar
-    return StudentPlan(asked.out, teacher, images, recipe, words_of(asked), asked.device)
+    init = None if asked.init is None else ddim.load(asked.init, device=asked.device)
+    return StudentPlan(asked.out, teacher, images, recipe, words_of(asked), asked.device, init)
 
 
 def _measured(asked: Any, teacher: ddim.Model) -> int:
@@ -122,17 +125,22 @@ def distilled(plan: StudentPlan, cadence: Cadence, *, resume: bool) -> None:
     clips = plan.teacher.clips
     way = " -> ".join(map(str, (recipe.start, *recipe.stages))) if recipe.progressive else recipe.method
     said = "; its clip of x0 is folded in" if clips and recipe.method != "tuning" else ""
-    print(f"{way}: {recipe.updates} updates a stage, {recipe.precision}{said}", file=sys.stderr)
+    main = share_of(os.environ).rank == 0
+    if main:
+        print(f"{way}: {recipe.updates} updates a stage, {recipe.precision}{said}", file=sys.stderr)
     total = recipe.updates * len(recipe.stages)
     told, clock = time.monotonic(), Clock(total)
-    live = sys.stderr.isatty()
+    live = main and sys.stderr.isatty()
     last: Learned | None = None
-    with training.signals() as caught, tqdm(total=total, unit=" update", file=sys.stderr, disable=not live) as bar:
+    with (
+        training.signals() as caught,
+        tqdm(total=total, unit=" update", file=sys.stderr, disable=not live) as bar,
+    ):
         for last in distil_run(plan, cadence, lambda: bool(caught), resume=resume):
             clock.tick(last.done)
             bar.set_postfix_str(_words(last, clock), refresh=False)
             bar.update(last.done - bar.n)
-            if not live and time.monotonic() - told >= EVERY:
+            if main and not live and time.monotonic() - told >= EVERY:
                 told = time.monotonic()
                 print(f"update {last.done} of {total}: {_words(last, clock)}", file=sys.stderr)
     if caught and (last is None or last.done < total):
@@ -142,7 +150,8 @@ def distilled(plan: StudentPlan, cadence: Cadence, *, resume: bool) -> None:
         )
         sys.exit(128 + caught[0])
     steps = plan.recipe.stages[-1]
-    print(f"{plan.run}: a student of {steps} step{'s' * (steps > 1)}; now: ddim sample {plan.run} --out DIR")
+    if main:
+        print(f"{plan.run}: a student of {steps} step{'s' * (steps > 1)}; now: ddim sample {plan.run} --out DIR")
 
 
 def _words(p: Learned, clock: Clock) -> str:

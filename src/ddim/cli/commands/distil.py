@@ -35,6 +35,8 @@ class Command(learning.OfClasses):
     method: Literal["progressive", "consistency", "tuning", "distillation"] = "progressive"
     """progressive: its steps are jumps of DDIM, so latents are kept and images can be encoded. consistency (or tuning):
     one call from anywhere, from the data alone; distillation: the same with the teacher's steps."""
+    init: str | None = None
+    """A student whose weights the first stage begins with, in place of the teacher's: training goes on from there."""
     updates: int = 1000
     """Optimizer steps of each stage."""
     loss: Literal["v", "x0"] = "v"

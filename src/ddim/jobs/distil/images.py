@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ddim.data import Images, cache_root, images_of
-from ddim.files import digest, sweep, whole_file, whole_folder, write_text
+from ddim.files import alone, digest, sweep, whole_file, whole_folder, write_text
 from ddim.jobs.distil.start import fewer
 from ddim.model import Model, Sampler
 from ddim.pixels import to_uint8
@@ -38,18 +38,21 @@ def own_images(
     )  # fmt: skip
     folder = (cache or cache_root()) / f"made-{digest([dict(sampler.recipe), n])}"
     if not (folder / "report.json").exists():
-        _make(folder, sampler, n, batch_size, progress)
+        place = folder.with_name(folder.name + "-parts")
+        place.mkdir(parents=True, exist_ok=True)
+        with alone(place):  # of two commands, or of torchrun's processes, the second finds them made
+            if not (folder / "report.json").exists():
+                _make(folder, place, sampler, n, batch_size, progress)
     pixels = np.load(folder / "pixels.npy")
     label = torch.tensor([s % teacher.num_classes for s in range(n)]) if teacher.num_classes else None
     made = images_of(pixels, label, name=f"{n} pictures by {teacher.checkpoint.source}, seeds 0-{n - 1}")
     return replace(made, class_names=teacher.checkpoint.labels or made.class_names)
 
 
-def _make(folder: Path, sampler: Sampler, n: int, batch_size: int, progress: Callable[[int, int], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+def _make(
+    folder: Path, place: Path, sampler: Sampler, n: int, batch_size: int, progress: Callable[[int, int], None]
+) -> None:
     sweep(folder.parent)
-    place = folder.with_name(folder.name + "-parts")
-    place.mkdir(exist_ok=True)
     for start in range(0, n, PART):
         path, stop = place / f"{start:08d}.npy", min(start + PART, n)
         if not path.exists():
@@ -62,4 +65,3 @@ def _make(folder: Path, sampler: Sampler, n: int, batch_size: int, progress: Cal
         write_text(building / "report.json", json.dumps({"recipe": dict(sampler.recipe)}))
     for path in place.iterdir():
         path.unlink()
-    place.rmdir()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from ddim.denoise import Conditions, Consistent, Denoiser, labels
 from ddim.engine import training_attention
 from ddim.jobs.train import TrainState, hidden
 from ddim.nets import torch_randomness
-from ddim.process import Prediction, Process, ddim_step, diffuse
+from ddim.process import Prediction, Process, ddim_step, diffuse, generator
 from ddim.refused import Refused
 from ddim.solve import DDIM, Solver
 from ddim.uses import progressive_target, walk_target
@@ -28,6 +28,7 @@ from ddim.uses import progressive_target, walk_target
 AsDenoiser = Callable[[Any], Denoiser]
 """A network in training -> the denoiser it is: `Checkpoint.denoiser` of the student to be."""
 Weighting = Literal["v", "x0"]
+EVEN = 0.25  # of the draws by need, beside them
 PSEUDO_HUBER = 0.06  # c of the consistency loss, as locuslab/ect has it for 32x32 images
 
 
@@ -52,6 +53,7 @@ class Progressive:
         read: see `AsDenoiser`.
         tau: the teacher's times, falling, the last one 0.
         steps: the student's; they divide the teacher's.
+        shares: how often each of the student's steps is drawn, (steps,) in proportion; none for all alike.
         solver: the teacher's; deterministic.
         label_dropout, null_label: how often a class is hidden, from teacher and student alike, and by what.
 
@@ -67,21 +69,44 @@ class Progressive:
     solver: Solver[Any] = DDIM()  # noqa: RUF009  it never changes
     label_dropout: float = 0.0
     null_label: int | None = None
+    shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1 or (len(self.tau) - 1) % self.steps:
             raise Refused(f"{self.steps} steps of a student do not divide the {len(self.tau) - 1} of its teacher")
 
     def draw(self, g: np.random.Generator, n: int, shape: tuple[int, ...]) -> StepDraws:
-        """See `Loss.draw`. The steps of a batch are as even as they can be, in random order."""
-        step = (g.permutation(n) + g.integers(self.steps)) % self.steps
+        """See `Loss.draw`. The steps of a batch follow `shares` as nearly as they can, in random order."""
+        edges = np.cumsum(self.shares or (1.0,) * self.steps)
+        step = np.searchsorted(edges[:-1], (g.permutation(n) + g.random()) / n * edges[-1], side="right")
         dropped = g.random(n) < self.label_dropout
         eps = g.standard_normal((n, *shape), dtype="float32")
         return StepDraws(torch.from_numpy(step), torch.from_numpy(eps), torch.from_numpy(dropped))
 
     def __call__(self, state: TrainState[Any], batch: Batch, draws: StepDraws) -> Tensor:
         """The mean over these rows."""
-        device, process = state.accelerator.device, self.teacher.process
+        error, t = self._errors(self.read(state.network), batch, draws, state.accelerator.device)
+        return (error * self._weight(t, batch.x0).to(error)).mean()
+
+    @torch.no_grad()
+    def by_need(self, network: Any, batch: Batch, seed: int, device: torch.device) -> Progressive:
+        """The same loss, each step drawn in proportion to the RMS error of x0 that this beginner makes there.
+
+        Most is learnt where most is missing: from pure noise a step says little more than the mean picture. A fifth of
+        the draws are even, so that no step is forgotten.
+
+        Args:
+            batch: measured on, some rows a step.
+        """
+        draws = self.draw(generator(seed, "shares"), len(batch.x0), tuple(batch.x0.shape[1:]))
+        error, _ = self._errors(self.read(network), batch, draws, device)
+        squares = [float(error[(draws.step == i).to(device)].mean()) for i in range(self.steps)]
+        rms = np.sqrt(np.maximum(squares, 1e-12))
+        return replace(self, shares=tuple((rms / rms.sum() + EVEN / self.steps).tolist()))
+
+    def _errors(self, student: Denoiser, batch: Batch, draws: StepDraws, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean squared x0 errors (B,), and their times (B,)."""
+        process = self.teacher.process
         told = _told(batch, draws.dropped, self.null_label, device)
         each = (len(self.tau) - 1) // self.steps
         tau = torch.tensor(self.tau, dtype=torch.int64 if process.discrete else torch.float64)
@@ -90,9 +115,8 @@ class Progressive:
         with torch.no_grad():
             target = self._target(x_t, times, draws.step, each, told)
         with training_attention(device):
-            said = self.read(state.network)(x_t, times[:, 0], told)
-        error = (said.x0.float() - target.x0.float()).square().flatten(1).mean(1)
-        return (error * self._weight(times[:, 0], x_t)).mean()
+            said = student(x_t, times[:, 0], told)
+        return (said.x0.float() - target.x0.float()).square().flatten(1).mean(1), times[:, 0]
 
     def _target(self, x_t: Tensor, times: Tensor, step: Tensor, each: int, told: Conditions) -> Prediction:
         if self.solver == DDIM():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ddim.checkpoints import Checkpoint, Student
@@ -22,11 +24,12 @@ from ddim.nets import OwnNetwork
 from ddim.refused import Refused
 
 STAGES, OURS = "stages", "ddim.json"  # which every model folder of ours has
+ROWS = 16  # images a step on which a beginner is measured
 
 
 @dataclass(frozen=True, eq=False)
 class StudentPlan:
-    """A student: in which folder, of which teacher, on which images, how.
+    """A student: in which folder, of which teacher, on which images, how; `init` has the weights to begin with.
 
     Raises:
         Refused: a teacher that cannot teach, or images of another shape.
@@ -38,6 +41,7 @@ class StudentPlan:
     recipe: StudentRecipe
     command: str = ""
     device: str = "auto"
+    init: Model | None = None
 
     def __post_init__(self) -> None:
         checkpoint, recipe = self.teacher.checkpoint, self.recipe
@@ -59,7 +63,14 @@ class StudentPlan:
                 f"{self.images.report.source} has {len(self.images.class_names or ())} classes, the teacher "
                 f"{checkpoint.num_classes}; give the data it was trained on, or none"
             )
+        if self.init is not None:
+            self._refuse_beginner(self.init.checkpoint)
         self.taught(0)
+
+    def _refuse_beginner(self, init: Checkpoint) -> None:
+        shapes = [{n: p.shape for n, p in c.network.state_dict().items()} for c in (init, self.teacher.checkpoint)]
+        if shapes[0] != shapes[1] or init.prediction != self.prediction:
+            raise Refused(f"`init` {init.source} is another network than the teacher's, or predicts something else")
 
     @property
     def labelled(self) -> bool:
@@ -72,6 +83,7 @@ class StudentPlan:
             **self.recipe.as_dict(), "teacher": self.teacher.checkpoint.identity, "shape": list(self.images.shape),
             "conditional": self.labelled, "data": self.images.report.sha256,
             "source": self.images.source, "command": self.command,
+            **({} if self.init is None else {"init": self.init.checkpoint.sha256}),
         }  # fmt: skip
 
     def folder(self, index: int) -> Path:
@@ -123,9 +135,18 @@ class StudentPlan:
         if recipe.method == "distillation":
             return Consistency(read, master.process, recipe.updates, sampler.denoise, recipe.q, **self._mapping, **how)
         weighting: Any = recipe.loss
-        return Progressive(
-            sampler.denoise, read, self.taught(index), recipe.stages[index], weighting, sampler.solver, **how
-        )
+        steps = recipe.stages[index]
+        loss = Progressive(sampler.denoise, read, self.taught(index), steps, weighting, sampler.solver, **how)
+        if steps == 1:
+            return loss
+        some = [self.batches(index)(i) for i in range(math.ceil(steps * ROWS / recipe.batch_size))]
+        label = torch.cat([b.label for b in some if b.label is not None]) if self.labelled else None
+        batch = Batch(torch.cat([b.x0 for b in some]), label)
+        return loss.by_need(self.beginner(index, master), batch, recipe.stage(index).seed, master.device)
+
+    def beginner(self, index: int, master: Model) -> nn.Module:
+        """The network with which that stage begins: its master's, or the first one `init`."""
+        return (master if index or self.init is None else self.init).checkpoint.network
 
     @property
     def _mapping(self) -> dict[str, Any]:
@@ -184,5 +205,9 @@ class StudentPlan:
             "command": self.command, "data": self.images.report.source, "data_sha256": self.images.report.sha256,
             "images": len(self.images), "stage": index, "steps": steps, "weights": "ema" if self.recipe.ema else "last",
             "recipe": self.recipe.as_dict() | {"stages": list(self.recipe.stages)},
-            "teacher": {"source": of.source, "sha256": of.sha256, "provenance": of.meta.get("provenance")},
+            "teacher": _origin(of), **({} if self.init is None else {"init": _origin(self.init.checkpoint)}),
         }  # fmt: skip
+
+
+def _origin(of: Checkpoint) -> dict[str, Any]:
+    return {"source": of.source, "sha256": of.sha256, "provenance": of.meta.get("provenance")}

@@ -27,6 +27,7 @@ from ddim.jobs.train import (
     Log,
     Progress,
     TrainState,
+    accelerator_for,
     agreed,
     checkpoints,
     difference,
@@ -100,16 +101,26 @@ def distil_run(
             if not ended:
                 return
     finally:
-        hold.release()
+        if hold is not None:
+            hold.release()
 
 
-def _opened(plan: StudentPlan, resume: bool) -> Hold:
-    run, folder = plan.run, plan.run / STATE
+def _opened(plan: StudentPlan, resume: bool) -> Hold | None:
+    """The folder, for the first process of a run; the others wait for it."""
+    run = plan.run
     refuse_student(run, resume=resume)  # before a folder is made
     if resume:
-        changed = difference(read_recipe(folder / RECIPE, run), plan.stored())
+        changed = difference(read_recipe(run / STATE / RECIPE, run), plan.stored())
         if changed:
             raise Refused(f"cannot resume {run}: {changed}; leave that as it was, or choose a new `out`")
+    met = accelerator_for(plan.recipe.precision, plan.device)  # all have looked: now the first may write
+    hold = _claimed(plan, resume) if met.is_main_process else None
+    met.wait_for_everyone()
+    return hold
+
+
+def _claimed(plan: StudentPlan, resume: bool) -> Hold:
+    run, folder = plan.run, plan.run / STATE
     run.mkdir(parents=True, exist_ok=True)
     with alone(run):  # looked at once more: another may have begun there since
         refuse_student(run, resume=resume)
@@ -129,7 +140,7 @@ def _state(plan: StudentPlan, index: int) -> Path:
 def _stage(plan: StudentPlan, index: int, cadence: Cadence, stop: Callable[[], bool]) -> Generator[Learned, None, bool]:
     """One stage to its end; returns whether it was reached."""
     master, recipe = plan.master(index), plan.recipe
-    network = copy.deepcopy(master.checkpoint.network).requires_grad_(True)
+    network = copy.deepcopy(plan.beginner(index, master)).requires_grad_(True)
     state = state_of(network, recipe.stage(index), plan.device)
     folder, before = _state(plan, index), index * recipe.updates
     if found := checkpoints(folder):

@@ -34,6 +34,7 @@ from ddim.jobs.train.snapshots import (
 )
 from ddim.jobs.train.state import (
     TrainState,
+    accelerator_for,
     checkpoints,
     load_checkpoint,
     new_state,
@@ -65,6 +66,7 @@ __all__ = [
     "Snapshot",
     "Standing",
     "TrainState",
+    "accelerator_for",
     "agreed",
     "ancestor_of",
     "checkpoints",

@@ -116,7 +116,7 @@ def state_of(module: M, recipe: Pace, device: str = "auto") -> TrainState[M]:
     Raises:
         Refused: a batch that cannot be shared equally by all processes; a device that accelerate does not train on.
     """
-    accelerator = _accelerator(recipe.precision, device)
+    accelerator = accelerator_for(recipe.precision, device)
     shares = recipe.accumulation * accelerator.num_processes
     if recipe.batch_size % shares:
         raise Refused(
@@ -131,7 +131,12 @@ def state_of(module: M, recipe: Pace, device: str = "auto") -> TrainState[M]:
     return TrainState(unwrapped, network, prepared, ema, accelerator, recipe)
 
 
-def _accelerator(precision: str, device: str) -> Accelerator:
+def accelerator_for(precision: str, device: str) -> Accelerator:
+    """accelerate's view of this machine; under torchrun the processes wait here until all have come.
+
+    Raises:
+        Refused: a device that accelerate does not train on.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
