@@ -139,7 +139,7 @@ class StudentPlan:
         loss = Progressive(sampler.denoise, read, self.taught(index), steps, weighting, sampler.solver, **how)
         if steps == 1:
             return loss
-        some = [self.batches(index)(i) for i in range(math.ceil(steps * ROWS / recipe.batch_size))]
+        some = [self.batches(index)(i, slice(None)) for i in range(math.ceil(steps * ROWS / recipe.batch_size))]
         label = torch.cat([b.label for b in some if b.label is not None]) if self.labelled else None
         batch = Batch(torch.cat([b.x0 for b in some]), label)
         return loss.by_need(self.beginner(index, master), batch, recipe.stage(index).seed, master.device)
