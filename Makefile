@@ -33,7 +33,7 @@ test: $(DONE)
 	$(BIN)/python -m pytest -n 2
 
 faults: $(DONE)
-	$(BIN)/python -m pytest -m faults tests/faults
+	$(BIN)/python -m pytest -m faults tests/faults tests/test_setup.py
 
 newcomer: $(DONE)
 	$(BIN)/python tools/newcomer.py

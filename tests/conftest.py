@@ -120,10 +120,17 @@ def small_disk(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def trials(tmp_path_factory):
-    """Of tests/faults: commands in a warm process of their own."""
+def nursery(tmp_path_factory):
+    """Of tests/faults: a warm process in which commands are children."""
+    from children import Nursery
+
+    made = Nursery(tmp_path_factory.mktemp("said"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def trials(tmp_path_factory, nursery):
     from trials import Trials
 
-    made = Trials(tmp_path_factory.mktemp("trials"))
-    yield made
-    made.nursery.close()
+    return Trials(tmp_path_factory.mktemp("trials"), nursery)

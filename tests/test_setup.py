@@ -1,8 +1,12 @@
 """`make setup` after an interruption: the .venv of whoever was interrupted is completed, or made anew."""
 
+import os
+import runpy
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,3 +65,49 @@ def test_one_that_cannot_be_completed_is_made_anew(made, tmp_path):
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / "stuck").touch()
     assert made() == (0, ["venv .venv", "venv --clear"])
+
+
+BACKEND = """
+import zipfile
+def wheel(folder, name):
+    with zipfile.ZipFile(f"{folder}/{name}-0-py3-none-any.whl", "w") as out:
+        about = f"{name}-0.dist-info"
+        out.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\\nName: {name}\\nVersion: 0\\nProvides-Extra: dev\\n")
+        out.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        out.writestr(f"{about}/RECORD", "")
+    return f"{name}-0-py3-none-any.whl"
+def build_editable(folder, settings=None, metadata=None):
+    return wheel(folder, "ddim")
+"""
+PROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "ddim"
+version = "0"
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("moment", [0.02 * 1.5**k for k in range(16)])
+def test_killed_at_any_moment_it_is_completed(tmp_path, moment):
+    """The real venv and the real pip, on packages that hold nothing: then the same command makes all of it."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "backend.py").write_text(BACKEND)
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    for name in ("constraints.txt", "requirements.lock"):
+        (tmp_path / name).touch()
+    runpy.run_path(str(tmp_path / "backend.py"))["wheel"](tmp_path, "torch")
+    words = ["make", "setup", f"PYTHON={sys.executable}"]
+    env = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    setup = subprocess.Popen(words, cwd=tmp_path, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
+    time.sleep(moment)
+    os.killpg(setup.pid, signal.SIGKILL)
+    setup.wait()
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    asked = "from importlib.metadata import version; print(version('torch'), version('ddim'))"
+    python = tmp_path / ".venv/bin/python"
+    assert subprocess.check_output([python, "-c", asked], text=True).split() == ["0", "0"]

@@ -1,17 +1,14 @@
-"""Runs a case in the warm process (`warm.py`) and says what is wrong with how it ended."""
+"""Bad inputs: a case in a folder of its own, run by the warm process, and what is wrong with how it ended."""
 
-import json
-import os
-import re
-import subprocess
-import sys
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from children import Nursery, lines_of_refusal, wrong
+
+WAIT = 40.0  # seconds: a file that never ends takes no time of the processor
 SECONDS, MEGABYTES, LONGEST = 15.0, 900.0, 2200  # of the processor; beyond what the warm process has; letters of a line
-# What no text of ours holds: C0 but tab and newline, DEL, C1, and the marks that turn the direction of a line.
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 CANARY = "canary"  # what the code hidden in files would write
 
 
@@ -39,81 +36,41 @@ class Outcome:
 
 
 class Arena:
-    """The warm process, and a folder for every case."""
+    """A folder for every case."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.count = root, 0
-        env = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "HF_DATASETS_OFFLINE": "1",
-            "DDIM_CACHE": str(root / "cache"),
-            "PYTHONWARNINGS": "ignore",
-        }
-        env.pop("DDIM_TRACEBACK", None)
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("warm.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=env,
-            text=True,
-        )
-        self.warm = self._read()["ready"]
+    def __init__(self, root: Path, nursery: Nursery) -> None:
+        self.root, self.nursery, self.count = root, nursery, 0
 
-    def _read(self) -> dict:
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("the warm process has ended")
-        return json.loads(line)
-
-    def run(self, make: Callable[[Path], list[str]], times: int = 1, **env: str) -> Outcome:
+    def run(self, make: Callable[[Path], list[str]], times: int = 1) -> Outcome:
         """A command in a new folder that `make` fills, which gives its words; `times` as long as usual."""
         self.count += 1
-        home = self.root / f"{self.count:05d}"
-        folder = home / "here"
+        folder = self.root / f"{self.count:05d}" / "here"
         folder.mkdir(parents=True)
         argv = make(folder)
         before = held(folder)
-        asked = {
-            "argv": argv,
-            "cwd": str(folder),
-            "out": str(home / "out"),
-            "err": str(home / "err"),
-            "env": env,
-            "times": times,
-        }
-        self.process.stdin.write(json.dumps(asked) + "\n")
-        self.process.stdin.flush()
-        ended = self._read()
-        out, err = ((home / n).read_bytes().decode(errors="surrogateescape") for n in ("out", "err"))
-        return Outcome(argv, ended["code"], ended["seconds"], ended["megabytes"], out, err, before, held(folder))
+        child = self.nursery.start(argv, folder, times=times, DDIM_CACHE=str(self.root / "cache"))
+        if child.ended(patience=WAIT * times) is None:
+            child.signal(signal.SIGKILL)
+            child.ended()
+        told, after = (child.told[name] for name in ("code", "seconds", "megabytes")), held(folder)
+        for place in (folder.parent, self.root):  # where "../../canary" would lie
+            if (place / CANARY).exists():
+                after[f"../{CANARY}"] = (place / CANARY).read_bytes()
+                (place / CANARY).unlink()
+        return Outcome(argv, *told, child.out, child.err, before, after)
 
     def wrong(self, case: Case) -> list[str]:
         """What is wrong with how a case ended; nothing if nothing."""
-        return faults(self.run(case.make), case, self.warm)
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+        return faults(self.run(case.make), case, self.nursery.megabytes)
 
 
 def faults(o: Outcome, case: Case, warm: float) -> list[str]:
     """The property: every bad input is refused in one line, or does no harm."""
-    found = []
-    said = [line for line in o.err.splitlines() if line.startswith("ddim: ") and "warning" not in line[:15]]
-    if o.code not in (0, 2):
-        found.append(f"code {o.code}")
-    if o.code == 2 and len(said) != 1:
-        found.append(f"{len(said)} lines of refusal")
-    if "Traceback" in o.err or "Traceback" in o.out:
-        found.append("traceback")
+    found = wrong(o.code, o.out, o.err)
     if "out of memory" in o.err:
         found.append("found out by its memory")
-    if CONTROL.search(o.out) or CONTROL.search(o.err):
-        found.append("control bytes")
-    if any(len(line) > LONGEST for line in said):
-        found.append(f"a line of {max(map(len, said))} letters")
+    if longest := max((len(line) for line in lines_of_refusal(o.err) if len(line) > LONGEST), default=0):
+        found.append(f"a line of {longest} letters")
     if o.code == 2 and not case.may_write and o.before != o.after:
         found.append(f"left {sorted(set(o.after) - set(o.before)) or 'a file changed'} after a refusal")
     if hidden := [n for n in set(o.after) - set(o.before) if Path(n).name.startswith(".")]:

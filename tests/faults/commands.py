@@ -8,23 +8,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from words import CPU, DIGITS, FAST, PIXELS
 
 from conftest import save_tiny
 from ddim.files import read_tensors
 
-PLAIN = ("--device", "cpu")
-QUICK = (*PLAIN, "--precision", "fp32")
+SHORT = [*DIGITS, "--max-steps", "3", "--batch-size", "2", "--log-every", "1", "--checkpoint-every", "1", *FAST]
 
 
 def world(home, maker):
-    """What the commands read: a model, six pictures, latents; each in a folder of its own below `home`."""
+    """What the commands read: a model, pictures, latents, a run; each in a folder of its own below `home`."""
     save_tiny(home / "model")
     pictures = home / "pictures"
     pictures.mkdir()
     for i in range(24):
         levels = (np.arange(64).reshape(8, 8) * (3 + i) + 40 * i) % 256
         Image.fromarray(levels.astype(np.uint8)).save(pictures / f"p{i:02d}.png")
-    assert maker("encode", "model", "pictures/p00.png", "--steps", "2", "--method", "naive", *PLAIN, "--out", "z") == 0
+    assert maker("encode", "model", "pictures/p00.png", "--steps", "2", "--method", "naive", *CPU, "--out", "z") == 0
+    assert maker("train", "pictures", *SHORT, "--out", "run") == 0
     return home
 
 
@@ -51,13 +52,8 @@ class Command:
     def again(self, home, out="out"):
         """The words that go on with what is there, or begin anew; None where all is done."""
         place = Path(home) / out
-        if self.name == "train":
-            if list(place.glob("state/*.pt")):
-                return ["train", "--resume", out]
-            return self.argv(out)
-        if self.name == "distil":
-            begun = (place / "state/recipe.json").exists()
-            return ["distil", "--resume", out] if begun else self.argv(out)
+        if list(place.glob({"train": "state/*.pt", "distil": "state/recipe.json"}.get(self.name, "no such"))):
+            return [self.name, "--resume", out]
         if not self.resumes and (place.is_file() or (place.is_dir() and any(place.iterdir()))):
             return None
         return self.argv(out)
@@ -65,14 +61,10 @@ class Command:
     def progress(self, home, out="out"):
         """How far it is: it must never fall."""
         if self.name == "train":
-            found = sorted((Path(home) / out / "state").glob("step-????????.pt"))
-            for path in found[-1:]:
-                torch.load(path, weights_only=True)
-            return int(found[-1].stem[5:]) if found else 0
+            return newest(Path(home) / out / "state")
         if self.name == "distil":
-            place = Path(home) / out
-            stages = len(list(place.glob("stages/*/ddim.json")))
-            return 2 * stages + sum(1 for _ in place.glob(f"state/stage-{stages}/step-????????.pt"))
+            ended = len(list((Path(home) / out).glob("stages/*/ddim.json")))
+            return 100 * ended + newest(Path(home) / out / "state" / f"stage-{ended}")
         return 0 if self.parts is None else len(list((Path(home) / out).glob(self.parts)))
 
     def result(self, home, out="out"):
@@ -86,6 +78,14 @@ class Command:
         if self.more is not None:
             found[self.more] = (Path(home) / self.more).read_text()
         return found
+
+
+def newest(folder):
+    """The step of the newest checkpoint, which loads; 0 where there is none."""
+    found = sorted(folder.glob("step-????????.pt"))
+    for path in found[-1:]:
+        torch.load(path, weights_only=True)
+    return int(found[-1].stem[5:]) if found else 0
 
 
 def _kept(command, name, path):
@@ -125,24 +125,27 @@ def _hash(content):
 COMMANDS = {
     c.name: c
     for c in (
-        Command("train", ("pictures", "--preset", "digits", "--max-steps", "3", "--batch-size", "2", "--log-every", "1",
-                          "--checkpoint-every", "1", "--preview-every", "0", *QUICK)),
-        Command("sample", ("model", "--seeds", "0-4", "--steps", "2", "--batch-size", "2", *QUICK), resumes=True,
-                parts="0*.png"),
-        Command("evaluate", ("model", "pictures", "--steps", "2", "--eta", "0", "--no-sigma-hat", "--count", "10",
-                             "--extractor", "pixels", *QUICK), resumes=True, parts="cells/*.safetensors"),
-        Command("encode", ("model", "pictures/p01.png", "--steps", "2", "--method", "naive", *PLAIN)),
-        Command("decode", ("model", "z", *PLAIN)),
-        Command("edit", ("model", "pictures/p02.png", "--seeds", "0-1", "--steps", "3", *QUICK)),
-        Command("interpolate", ("model", "--between", "1", "2", "--frames", "3", "--steps", "2", *QUICK)),
-        Command("consistency", ("model", "--count", "2", "--steps", "2", "--reference", "4", *QUICK)),
-        Command("reconstruct", ("model", "pictures", "--count", "2", "--steps", "2", "--method", "naive", *PLAIN)),
-        Command("measure", ("pictures", "pictures", "--extractor", "pixels", "--count", "10", *PLAIN)),
-        Command("tune", ("model", "pictures", "--steps", "2", "--solver", "ddim", "--latents", "2", "--long", "4",
-                         "--candidates", "4", "--trials", "2", *QUICK), more="model/tuned.json"),
+        Command("train", ("pictures", *SHORT), resumes=True),
         Command("distil", ("model", "--to", "1", "--from", "2", "--updates", "2", "--batch-size", "2", "--made", "4",
-                           "--log-every", "1", "--checkpoint-every", "1", "--preview-every", "0", *QUICK)),
+                           "--log-every", "1", "--checkpoint-every", "1", "--preview-every", "0", *FAST), resumes=True),
+        Command("ema", ("run", "--length", "0.1", *FAST)),
+        Command("sample", ("model", "--seeds", "0-4", "--steps", "2", "--batch-size", "2", *FAST), resumes=True,
+                parts="0*.png"),
+        Command("evaluate", ("model", "pictures", "--steps", "2", "--eta", "0", "--no-sigma-hat", *PIXELS, *FAST),
+                resumes=True, parts="cells/*.safetensors"),
+        Command("likelihood", ("model", "pictures", "--count", "4", "--batch-size", "2", "--probes", "2", "--tolerance",
+                               "0.5", *CPU), resumes=True, parts="parts/*.json"),
+        Command("encode", ("model", "pictures/p01.png", "--steps", "2", "--method", "naive", *CPU)),
+        Command("decode", ("model", "z", *CPU)),
+        Command("edit", ("model", "pictures/p02.png", "--seeds", "0-1", "--steps", "3", *FAST)),
+        Command("interpolate", ("model", "--between", "1", "2", "--frames", "3", "--steps", "2", *FAST)),
+        Command("consistency", ("model", "--count", "2", "--steps", "2", "--reference", "4", *FAST)),
+        Command("reconstruct", ("model", "pictures", "--count", "2", "--steps", "2", "--method", "naive", *CPU)),
+        Command("measure", ("pictures", "pictures", *PIXELS, *CPU)),
+        Command("tune", ("model", "pictures", "--steps", "2", "--solver", "ddim", "--latents", "2", "--long", "4",
+                         "--candidates", "4", "--trials", "2", *FAST), more="model/tuned.json"),
         Command("import", ("model",), bare=True),
         Command("export", ("model",), bare=True),
     )
 }  # fmt: skip
+PROMPT = [name for name in COMMANDS if name != "likelihood"]  # which takes half a minute

@@ -17,25 +17,12 @@ import torch
 from arena import CANARY, Case
 from junk import ESC, damaged, put
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from seeds_of_cases import picture, pictures, table
+from safetensors.torch import load_file, save
+from seeds_of_cases import picture
+from words import DIGITS, FAST, ONE, RESUME, TWO
 
-FAST = ["--precision", "fp32", "--device", "cpu"]
-TRAIN = [
-    "train",
-    "it",
-    "--out",
-    "made",
-    "--max-steps",
-    "1",
-    "--batch-size",
-    "2",
-    "--preview-every",
-    "0",
-    "--preset",
-    "digits",
-    *FAST,
-]
+TRAIN = ["train", "it", *DIGITS, "--out", "made", "--max-steps", "1", "--batch-size", "2", *FAST]
+EDIT = ["--out", "made", "--steps", "2", "--seeds", "0", *FAST]
 ENCODE = ["encode", "TEMPLATES/model", "it", "--steps", "2", "--out", "z.safetensors", *FAST]
 
 
@@ -46,27 +33,11 @@ def picture_cases(root: Path) -> Iterator[Case]:
     """A folder of good pictures with one that is not."""
     for name, make in {**BAD_PICTURES, **_damaged_pictures()}.items():
         for words in (TRAIN, [*ENCODE[:2], "it/a", *ENCODE[3:]], [*TRAIN, "--skip-unreadable"]):
-            yield Case(
-                f"picture {name} {words[0]}{' skip' * ('--skip-unreadable' in words)}", _beside(root, make, words), True
-            )
-        edit = ["edit", "TEMPLATES/model", "it/a/bad.png", "--out", "made", "--steps", "2", "--seeds", "0", *FAST]
+            skips = " skip" * ("--skip-unreadable" in words)
+            yield Case(f"picture {name} {words[0]}{skips}", _beside(root, make, words), True)
+        edit = ["edit", "TEMPLATES/model", "it/a/bad.png", *EDIT]
         yield Case(f"picture {name} edit", _beside(root, make, edit))
-        mask = [
-            "edit",
-            "TEMPLATES/model",
-            "it/a/good0.png",
-            "--mask",
-            "it/a/bad.png",
-            "--out",
-            "made",
-            "--steps",
-            "2",
-            "--seeds",
-            "0",
-            "--resample",
-            "1",
-            *FAST,
-        ]
+        mask = ["edit", "TEMPLATES/model", "it/a/good0.png", "--mask", "it/a/bad.png", "--resample", "1", *EDIT]
         yield Case(f"picture {name} as mask", _beside(root, make, mask))
 
 
@@ -278,40 +249,20 @@ def pickle_cases(root: Path) -> Iterator[Case]:
     """Checkpoint files."""
     state = {k: v.clone() for k, v in load_file(_weights(root / "model")).items()}
     bad: dict[str, Any] = {
-        "list": [1, 2],
-        "tuple": (),
-        "number": 5,
-        "word": ESC,
-        "none": None,
-        "tensor": torch.zeros(3),
-        "empty": {},
-        "list of tensors": [torch.zeros(2)] * 5,
-        "deep list": _deep(150),
-        "mapping of lists": {"a": [1]},
-        "number keys": {1: torch.zeros(2)},
-        "tuple keys": {(1, 2): torch.zeros(2)},
-        "escape key": {ESC: torch.zeros(2)},
-        "ema only": {"ema": {}},
-        "state in state": {"state_dict": {"state_dict": state}},
-        "names long": {"n" * 9999: torch.zeros(1)},
-        "code": {"a": Runs(os.system, f"touch {CANARY}")},
-        "eval": Runs(eval, f"open('{CANARY}', 'w')"),
-        "open": Runs(open, CANARY, "w"),
-        "bytearray": Runs(bytearray, 5 << 30),
-        "module": torch.nn.Linear(2, 2),
-        "complex": {"a": torch.zeros(3, dtype=torch.complex64)},
-        "bool": {k: v > 0 for k, v in state.items()},
-        "int8": {k: v.to(torch.int8) for k, v in state.items()},
-        "fp64": {k: v.double() for k, v in state.items()},
-        "no numbers": {k: v[:0] for k, v in state.items() if v.ndim},
-        "scalars": {k: torch.tensor(1.0) for k in state},
-        "meta": {k: v.to("meta") for k, v in state.items()},
-        "sparse": {"a": torch.eye(3).to_sparse()},
-        "plain": state,
-        "NaN": {k: v * float("nan") for k, v in state.items()},
+        "list": [1, 2], "tuple": (), "number": 5, "word": ESC, "none": None, "tensor": torch.zeros(3), "empty": {},
+        "list of tensors": [torch.zeros(2)] * 5, "deep list": _deep(150), "mapping of lists": {"a": [1]},
+        "number keys": {1: torch.zeros(2)}, "tuple keys": {(1, 2): torch.zeros(2)}, "escape key": {ESC: torch.zeros(2)},
+        "ema only": {"ema": {}}, "state in state": {"state_dict": {"state_dict": state}},
+        "names long": {"n" * 9999: torch.zeros(1)}, "a million keys": {f"k{i}": 1 for i in range(10**5)},
+        "code": {"a": Runs(os.system, f"touch {CANARY}")}, "eval": Runs(eval, f"open('{CANARY}', 'w')"),
+        "open": Runs(open, CANARY, "w"), "bytearray": Runs(bytearray, 5 << 30), "module": torch.nn.Linear(2, 2),
+        "complex": {"a": torch.zeros(3, dtype=torch.complex64)}, "bool": {k: v > 0 for k, v in state.items()},
+        "int8": {k: v.to(torch.int8) for k, v in state.items()}, "fp64": {k: v.double() for k, v in state.items()},
+        "no numbers": {k: v[:0] for k, v in state.items() if v.ndim}, "scalars": {k: torch.tensor(1.0) for k in state},
+        "meta": {k: v.to("meta") for k, v in state.items()}, "sparse": {"a": torch.eye(3).to_sparse()},
+        "plain": state, "NaN": {k: v * float("nan") for k, v in state.items()},
         "lists": {k: v.tolist() for k, v in list(state.items())[:3]},
-        "a million keys": {f"k{i}": 1 for i in range(10**5)},
-    }
+    }  # fmt: skip
     for name, value in bad.items():
         for style in ("zip", "old"):
             data = io.BytesIO()
@@ -340,21 +291,13 @@ WEIGHT_WORDS = (
     ["info", "it.pt", "--family", "lucidrains"],
 )
 BAD_PICKLES: dict[str, bytes] = {
-    "code plain": pickle.dumps({"a": Runs(os.system, f"touch {CANARY}")}),
-    "plain list": pickle.dumps([1]),
+    "code plain": pickle.dumps({"a": Runs(os.system, f"touch {CANARY}")}), "plain list": pickle.dumps([1]),
     "nested tuple keys": b"\x80\x02}(" + b"(" * 1 + b"K\x01t" + b"2\x86" * 200 + b"K\x01u.",
-    "deep": b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".",
-    "memo": b"\x80\x02]r\xff\xff\xff\x7f.",
-    "frame": b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
-    "long": b"\x80\x02\x8b\xff\xff\xff\x7f.",
-    "empty": b"",
-    "zip of nothing": b"PK\x05\x06" + bytes(18),
-    "PK": b"PK\x03\x04" + bytes(100),
-    "text": b"hello\n",
-    "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
-    "escape": ESC.encode(),
-    "html": b"<html>",
-}
+    "deep": b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".", "memo": b"\x80\x02]r\xff\xff\xff\x7f.",
+    "frame": b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.", "long": b"\x80\x02\x8b\xff\xff\xff\x7f.",
+    "empty": b"", "zip of nothing": b"PK\x05\x06" + bytes(18), "PK": b"PK\x03\x04" + bytes(100), "text": b"hello\n",
+    "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "escape": ESC.encode(), "html": b"<html>",
+}  # fmt: skip
 
 
 def _weights(folder: Path) -> Path:
@@ -378,14 +321,13 @@ def _file(root: Path, name: str, content: bytes, words: list[str]) -> Callable[[
 
 def _in_the_folder(root: Path, bad: dict[str, Any]) -> Iterator[Case]:
     """A diffusers folder with such a .bin in place of its weights."""
-    sample = ["sample", "it", "--count", "1", "--steps", "1", "--out", "made", *FAST]
     for name, value in bad.items():
 
         def make(here: Path, value: Any = value) -> list[str]:
             shutil.copytree(root / "model", here / "it")
             _weights(here / "it").unlink()
             torch.save(value, _weights(here / "it").with_suffix(".bin"))
-            return sample
+            return ["sample", "it", *ONE]
 
         yield Case(f"folder with {name}", make, True)
 
@@ -394,24 +336,15 @@ def _of_a_run(root: Path, bad: dict[str, Any]) -> Iterator[Case]:
     """A run whose newest checkpoint is no checkpoint."""
     newest = sorted((root / "run" / "state").glob("step-*.pt"))[-1]
     content = torch.load(newest, weights_only=True)
-    odd = {
-        f"{key} {name}": {**content, key: value}
-        for key in content
-        for name, value in (
-            ("a list", [1]),
-            ("a word", "x"),
-            ("none", None),
-            ("NaN", float("nan")),
-            ("a mapping", {"a": 1}),
-        )
-    }
+    wrong = {"a list": [1], "a word": "x", "none": None, "NaN": float("nan"), "a mapping": {"a": 1}}
+    odd = {f"{key} {name}": {**content, key: value} for key in content for name, value in wrong.items()}
     odd |= {f"without {key}": {k: v for k, v in content.items() if k != key} for key in content}
     for name, value in {**{k: v for k, v in bad.items() if k not in ("a million keys",)}, **odd}.items():
 
         def make(here: Path, value: Any = value) -> list[str]:
             shutil.copytree(root / "run", here / "it")
             torch.save(value, here / "it" / "state" / newest.name)
-            return ["train", "--resume", "it", "--max-steps", "5", "--device", "cpu"]
+            return RESUME
 
         yield Case(f"run with checkpoint {name}", make, True)
 
@@ -424,17 +357,12 @@ def tensor_cases(root: Path) -> Iterator[Case]:
     length = struct.unpack("<Q", whole[:8])[0]
     head, body = json.loads(whole[8 : 8 + length]), whole[8 + length :]
     first = next(k for k in head if k != "__metadata__")
-    for name, change in {
-        "dtype": {"dtype": "X"},
-        "bool": {"dtype": "BOOL"},
-        "F8": {"dtype": "F8_E4M3"},
-        "shape": {"shape": [-1]},
-        "shape word": {"shape": "x"},
-        "huge shape": {"shape": [2**40, 2**40]},
-        "offsets": {"data_offsets": [0, 2**62]},
-        "back": {"data_offsets": [8, 0]},
-        "no offsets": {"data_offsets": None},
-    }.items():
+    changes: dict[str, dict[str, Any]] = {
+        "dtype": {"dtype": "X"}, "bool": {"dtype": "BOOL"}, "F8": {"dtype": "F8_E4M3"}, "shape": {"shape": [-1]},
+        "shape word": {"shape": "x"}, "huge shape": {"shape": [2**40, 2**40]}, "offsets": {"data_offsets": [0, 2**62]},
+        "back": {"data_offsets": [8, 0]}, "no offsets": {"data_offsets": None},
+    }  # fmt: skip
+    for name, change in changes.items():
         made[f"header {name}"] = _tensors({**head, first: {**head[first], **change}}, body)
     made["header list"], made["header number"] = _tensors([1], body), _tensors(7, body)
     made["header escape"] = _tensors({**head, "__metadata__": {ESC: ESC}}, body)
@@ -450,7 +378,7 @@ def tensor_cases(root: Path) -> Iterator[Case]:
     made["other names"] = _saved_tensors({f"{ESC}{k}": v for k, v in state.items()})
     made["long names"] = _saved_tensors({f"{'n' * 9999}{i}": v for i, v in enumerate(state.values())})
     for name, content in made.items():
-        for words in (["info", "it"], ["sample", "it", "--count", "1", "--steps", "2", "--out", "made", *FAST]):
+        for words in (["info", "it"], ["sample", "it", *TWO]):
 
             def make(here: Path, content: bytes = content, words: list[str] = words) -> list[str]:
                 shutil.copytree(root / "model", here / "it")
@@ -469,10 +397,5 @@ def _tensors(head: Any, body: bytes) -> bytes:
     return _raw(json.dumps(head).encode(), body)
 
 
-def _saved_tensors(state: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    from safetensors.torch import save
-
-    return save({k: v.contiguous() for k, v in state.items()}, metadata)
-
-
-__all__ = ["pickle_cases", "picture_cases", "pictures", "save_file", "table", "table_cases", "tensor_cases"]
+def _saved_tensors(state: dict[str, torch.Tensor]) -> bytes:
+    return save({k: v.contiguous() for k, v in state.items()})

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from arena import Case
-from junk import FILES, MISSING, MISTYPED, with_junk
+from junk import FILES, MISSING, MISTYPED, places, with_junk
+from words import CPU, CYCLE, FAST, ONE, RESUME, TWO
 
-Words = Callable[[Path], list[str]]
-FEW = ["--count", "1", "--steps", "1", "--precision", "fp32", "--device", "cpu", "--out", "made"]
+JOB = ["sample", "TEMPLATES/model", *CYCLE, "--out", "it"]
 
 
 def json_cases(root: Path) -> Iterator[Case]:
@@ -21,7 +21,9 @@ def json_cases(root: Path) -> Iterator[Case]:
         if not (root / folder / file).is_file():
             continue  # of a folder that takes long to make
         value, lined = _value(root / folder / file)
-        for at in _places(value):
+        for at in places(value):
+            if len(at) > 1 and at[0] == "alpha_bar":
+                continue
             rng = random.Random(f"{file}{at}")
             for kind in (MISSING, *MISTYPED, rng.choice(deep)):
                 name = f"{folder}/{file} {'.'.join(map(str, at))} {kind} {words[0]}"
@@ -32,84 +34,20 @@ def json_cases(root: Path) -> Iterator[Case]:
 
 
 USES: list[tuple[str, str, list[str], bool]] = [
-    ("model", "ddim.json", ["sample", "it", *FEW], True),
+    ("model", "ddim.json", ["sample", "it", *ONE], True),
     ("model", "ddim.json", ["info", "it"], False),
     ("model", "model_index.json", ["info", "it"], False),
     ("model", "unet/config.json", ["info", "it"], False),
-    ("model", "scheduler/scheduler_config.json", ["sample", "it", *FEW], True),
-    (
-        "model",
-        "tuned.json",
-        [
-            "sample",
-            "it",
-            "--count",
-            "1",
-            "--steps",
-            "2",
-            "--spacing",
-            "tuned",
-            "--solver",
-            "dpm++2m",
-            "--precision",
-            "fp32",
-            "--device",
-            "cpu",
-            "--out",
-            "made",
-        ],
-        True,
-    ),
-    ("run", "state/recipe.json", ["train", "--resume", "it", "--max-steps", "5", "--device", "cpu"], True),
+    ("model", "scheduler/scheduler_config.json", ["sample", "it", *ONE], True),
+    ("model", "tuned.json", ["sample", "it", *TWO, "--spacing", "tuned", "--solver", "dpm++2m"], True),
+    ("run", "state/recipe.json", RESUME, True),
     ("run", "state/recipe.json", ["info", "it"], False),
     ("run", "log.jsonl", ["info", "it"], False),
-    ("run", "log.jsonl", ["train", "--resume", "it", "--max-steps", "5", "--device", "cpu"], True),
+    ("run", "log.jsonl", RESUME, True),
     ("run", "ddim.json", ["info", "it"], False),
-    (
-        "job",
-        "recipe.json",
-        [
-            "sample",
-            "TEMPLATES/model",
-            "--count",
-            "3",
-            "--steps",
-            "2",
-            "--label",
-            "cycle",
-            "--out",
-            "it",
-            "--precision",
-            "auto",
-            "--batch-size",
-            "auto",
-            "--device",
-            "cpu",
-        ],
-        True,
-    ),
+    ("job", "recipe.json", [*JOB, "--precision", "auto", "--batch-size", "auto", *CPU], True),
     ("job", "manifest.json", ["sample", "--verify", "--out", "it"], False),
-    (
-        "job",
-        "manifest.json",
-        [
-            "sample",
-            "TEMPLATES/model",
-            "--count",
-            "3",
-            "--steps",
-            "2",
-            "--label",
-            "cycle",
-            "--out",
-            "it",
-            "--precision",
-            "fp32",
-            "--device",
-            "cpu",
-        ],
-        True,
-    ),
+    ("job", "manifest.json", [*JOB, *FAST], True),
     ("onnx", "ddim.json", ["sample", "it", "--count", "1", "--steps", "1", "--out", "made"], True),
 ]
 
@@ -125,13 +63,6 @@ def _value(path: Path) -> tuple[object, bool]:
 def _text(value: object, at: tuple, kind: str, lined: bool) -> bytes:
     text = with_junk(value, at, kind)
     return (f"{json.dumps(value)}\n{text}\n" if lined else text).encode("utf-8", "surrogatepass")
-
-
-def _places(value: object) -> Iterator[tuple]:
-    from junk import places
-
-    kept = (at for at in places(value) if not (len(at) > 1 and at[0] == "alpha_bar"))
-    yield from kept
 
 
 def _with(

@@ -15,72 +15,24 @@ class Text(str):
 
 
 JUNK: dict[str, Any] = {
-    "null": None,
-    "true": True,
-    "false": False,
-    "zero": 0,
-    "minus": -1,
-    "half": 0.5,
-    "large": 10**18,
-    "word": "word",
-    "empty word": "",
-    "escape": ESC,
-    "long word": "x" * 50_000,
-    "empty list": [],
-    "list": [1, 2, 3],
-    "list of lists": [[]],
-    "list of null": [None],
-    "mapping": {"a": 1},
-    "empty mapping": {},
-    "up": "../../canary",
-    "number as word": "5",
-    "list of words": ["a", ESC],
-    "NaN": Text("NaN"),
-    "infinite": Text("-Infinity"),
-    "1e999": Text("1e999"),
-    "5000 digits": Text("1" * 5000),
-    "400 digits": Text("1" * 400),
-    "deep list": Text("[" * DEEP + "]" * DEEP),
-    "deep mapping": Text('{"a":' * DEEP + "1" + "}" * DEEP),
-}
+    "null": None, "true": True, "false": False, "zero": 0, "minus": -1, "half": 0.5, "large": 10**18,
+    "word": "word", "empty word": "", "escape": ESC, "long word": "x" * 50_000, "number as word": "5",
+    "up": "../../canary", "empty list": [], "list": [1, 2, 3], "list of lists": [[]], "list of null": [None],
+    "list of words": ["a", ESC], "mapping": {"a": 1}, "empty mapping": {},
+    "NaN": Text("NaN"), "infinite": Text("-Infinity"), "1e999": Text("1e999"),
+    "5000 digits": Text("1" * 5000), "400 digits": Text("1" * 400),
+    "deep list": Text("[" * DEEP + "]" * DEEP), "deep mapping": Text('{"a":' * DEEP + "1" + "}" * DEEP),
+}  # fmt: skip
 MISSING = "missing"
-MISTYPED = [
-    "null",
-    "true",
-    "zero",
-    "minus",
-    "half",
-    "large",
-    "word",
-    "escape",
-    "list",
-    "mapping",
-    "NaN",
-    "1e999",
-    "400 digits",
-    "number as word",
-    "empty list",
-    "list of lists",
-]
+MISTYPED = ["null", "true", "zero", "minus", "half", "large", "word", "escape", "list", "mapping", "NaN", "1e999",
+            "400 digits", "number as word", "empty list", "list of lists"]  # fmt: skip
 
 FILES: dict[str, bytes] = {
-    "empty": b"",
-    "text": b"no json",
-    "bytes": bytes(range(256)),
-    "list": b"[1, 2]",
-    "number": b"7",
-    "null": b"null",
-    "word": b'"word"',
-    "cut": b'{"a": [1, 2',
-    "twice": b"{}{}",
-    "empty mapping": b"{}",
-    "utf-16": '{"a": 1}'.encode("utf-16"),
-    "deep": b"[" * DEEP + b"]" * DEEP,
-    "deep mapping": b'{"a":' * DEEP + b"1" + b"}" * DEEP,
-    "zeros": bytes(5000),
-    "lone surrogate": b'{"a": "\\ud800"}',
-    "BOM": b"\xef\xbb\xbf{}",
-}
+    "empty": b"", "text": b"no json", "bytes": bytes(range(256)), "list": b"[1, 2]", "number": b"7", "null": b"null",
+    "word": b'"word"', "cut": b'{"a": [1, 2', "twice": b"{}{}", "empty mapping": b"{}", "zeros": bytes(5000),
+    "utf-16": '{"a": 1}'.encode("utf-16"), "BOM": b"\xef\xbb\xbf{}", "lone surrogate": b'{"a": "\\ud800"}',
+    "deep": b"[" * DEEP + b"]" * DEEP, "deep mapping": b'{"a":' * DEEP + b"1" + b"}" * DEEP,
+}  # fmt: skip
 
 
 def places(value: Any, depth: int = 3, at: tuple = ()) -> Iterator[tuple]:

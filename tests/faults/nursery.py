@@ -1,26 +1,31 @@
-"""A process with everything imported, which forks a child for every command, several at a time.
+"""A process with everything imported, which forks a child for every command, several at a time: torch is paid once.
 
-Reads one JSON object a line: {"id", "argv", "home", "root", "out", "env", "kill", "stop", "events"}.
-Writes {"id", "pid"} when the child is there, {"id", "stopped"} when it has stopped, {"id", "code"} when it has ended.
+Reads one JSON object a line: {"id", "argv", "home", "out", "err", "env", "times", "root", "kill", "stop", "events"}.
+Writes {"id", "pid"} when the child is there, {"id", "stopped"} when it has stopped, {"id", "code", "seconds",
+"megabytes"} when it has ended. A code below 0 is a signal.
 
-What a child does to files below `root` is counted: every opening to write, making, renaming, linking, removing. It
-kills itself before the event number `kill`, or stops itself before number `stop`, and writes their names to `events`.
+With `times` a child may take so many times the usual seconds of the processor, and 3 GB. With `events`, a file, what
+it does to files below `root` is counted and named there: every opening to write, making, renaming, linking, removing.
+It kills itself before the event number `kill`, or stops itself before number `stop`.
 """
 
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-HEAVY = ("diffusers", "accelerate", "pyarrow.parquet", "matplotlib.figure", "torch.utils.tensorboard", "ddim.jobs",
-         "ddim.nets.unet", "ddim.cli.training", "ddim.cli.between", "ddim.cli.edits", "ddim.cli.facts",
-         "ddim.cli.table2", "sklearn.datasets", "yaml", "tyro")  # fmt: skip
+HEAVY = ("datasets", "diffusers", "accelerate", "pyarrow.parquet", "matplotlib.figure", "torch.utils.tensorboard",
+         "torchmetrics", "onnxruntime", "sklearn.datasets", "yaml", "tyro", "ddim.jobs", "ddim.nets.unet",
+         "ddim.cli.training", "ddim.cli.between", "ddim.cli.edits", "ddim.cli.facts", "ddim.cli.table2")  # fmt: skip
+CPU_SECONDS, ROOM = 25, 3 * 2**30
 WATCHED = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.truncate"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+MEGABYTE = 1024  # of what getrusage counts in
 
 
 def main() -> None:
@@ -35,7 +40,7 @@ def main() -> None:
         command_of(name)
     from diffusers import DDIMScheduler, UNet2DModel  # noqa: F401  lazily imported otherwise, in every child again
 
-    say({"ready": True})
+    say({"id": "ready", "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEGABYTE})
     children: dict[int, int] = {}
     waiting = b""
     while True:
@@ -52,13 +57,14 @@ def main() -> None:
                 children[child] = asked["id"]
                 say({"id": asked["id"], "pid": child})
         while children:
-            pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            pid, status, used = os.wait4(-1, os.WNOHANG | os.WUNTRACED)
             if not pid:
                 break
             if os.WIFSTOPPED(status):
                 say({"id": children[pid], "stopped": True})
             else:
-                say({"id": children.pop(pid), "code": os.waitstatus_to_exitcode(status)})
+                say({"id": children.pop(pid), "code": os.waitstatus_to_exitcode(status),
+                     "seconds": used.ru_utime + used.ru_stime, "megabytes": used.ru_maxrss / MEGABYTE})  # fmt: skip
 
 
 def say(words: dict[str, Any]) -> None:
@@ -68,18 +74,29 @@ def say(words: dict[str, Any]) -> None:
 def run(asked: dict[str, Any]) -> None:
     code = 70
     try:
-        handle = os.open(asked["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for number in (1, 2):
-            os.dup2(handle, number)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(asked["home"])
+        for name, number in (("out", 1), ("err", 2)):
+            os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ.update(asked["env"])
-        sys.stdout = sys.stderr = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
-        watch(asked)
+        sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        if asked["times"]:
+            confine(asked["times"])
+        if asked["events"]:
+            watch(asked)
         code = command(asked["argv"])
         sys.stdout.flush()
+        sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def confine(times: int) -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS * times,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM,) * 2)
 
 
 def command(argv: list[str]) -> int:
@@ -93,7 +110,8 @@ def command(argv: list[str]) -> int:
         import traceback
 
         traceback.print_exc()
-    return 1
+        return 1
+    return 0
 
 
 def watch(asked: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +13,21 @@ from arena import Case
 from junk import JUNK, MISSING, MISTYPED, damaged, places, put, with_junk
 from safetensors import safe_open
 from safetensors.torch import load_file, save
+from words import FAST, REPORT
 
-DECODE = ["decode", "TEMPLATES/model", "it.safetensors", "--out", "made", "--precision", "fp32", "--device", "cpu"]
+DECODE = ["decode", "TEMPLATES/model", "it.safetensors", "--out", "made", *FAST]
 
 
 def changed_tensors(state: dict[str, torch.Tensor], name: str) -> dict[str, dict[str, torch.Tensor]]:
     """The file with one of its tensors of another type, shape, length or with numbers that are none."""
     t = state[name]
     others = {
-        "NaN": t.float() * float("nan"),
-        "infinite": t.float() + float("inf"),
-        "whole": t.to(torch.int64),
-        "bytes": t.to(torch.uint8),
-        "flags": t > 0,
-        "complex": t.to(torch.complex64),
-        "half": t.to(torch.float16),
-        "double": t.double(),
-        "longer": torch.cat([t, t]),
-        "shorter": t[:1],
-        "none": t[:0],
-        "one number": t.flatten()[0],
-        "flat": t.flatten(),
-        "deeper": t[None],
-        "huge": t.double() * 1e300,
+        "NaN": t.float() * float("nan"), "infinite": t.float() + float("inf"), "huge": t.double() * 1e300,
+        "whole": t.to(torch.int64), "bytes": t.to(torch.uint8), "flags": t > 0, "complex": t.to(torch.complex64),
+        "half": t.to(torch.float16), "double": t.double(), "longer": torch.cat([t, t]), "shorter": t[:1],
+        "none": t[:0], "one number": t.flatten()[0], "flat": t.flatten(), "deeper": t[None],
         "negative": -t.double() - 5,
-    }
+    }  # fmt: skip
     found = {kind: {**state, name: value.clone().contiguous()} for kind, value in others.items()}
     return found | {"missing": {k: v for k, v in state.items() if k != name}}
 
@@ -44,59 +35,28 @@ def changed_tensors(state: dict[str, torch.Tensor], name: str) -> dict[str, dict
 def latent_cases(root: Path) -> Iterator[Case]:
     """Latents: each tensor, each field of the recipe, the whole file."""
     path = root / "z.safetensors"
-    yield from _tensor_file(
-        root, path, "recipe", "latents", lambda here, content: put(here / "it.safetensors", content), DECODE
-    )
+    beside = partial(_beside, "it.safetensors")
+    yield from _tensor_file(root, path, "recipe", "latents", beside, DECODE)
     state, words = load_file(path), _metadata(path)
     recipe = json.loads(words["recipe"])
     odd: dict[str, Any] = {
-        "rising": [1, 300, 600],
-        "repeating": [600, 600, 1, 0],
-        "beyond": [2000, 5, 0],
-        "half": [600.5, 1, 0],
-        "one": [5],
-        "flags": [True, False],
-        "no end": [600, 5],
-        "words": ["a"],
+        "rising": [1, 300, 600], "repeating": [600, 600, 1, 0], "beyond": [2000, 5, 0], "half": [600.5, 1, 0],
+        "one": [5], "flags": [True, False], "no end": [600, 5], "words": ["a"],
         "tall": list(range(100_000, -1, -1)),
-    }
+    }  # fmt: skip
     for kind, tau in odd.items():
         text = json.dumps({**recipe, "tau": tau})
         yield Case(f"latents tau {kind}", _put(root, save(state, {**words, "recipe": text})), False)
     coupled = {**state, "coupled": torch.ones(3, dtype=torch.bool)}
-    for kind, shape in {
-        "no": None,
-        "short": (1, 2, 1, 8, 8),
-        "flat": (3, 2),
-        "right": (3, 2, 1, 8, 8),
-        "other": (3, 2, 1, 4, 4),
-    }.items():
+    shapes = {"no": None, "short": (1, 2, 1, 8, 8), "flat": (3, 2), "right": (3, 2, 1, 8, 8), "other": (3, 2, 1, 4, 4)}
+    for kind, shape in shapes.items():
         whole = coupled if shape is None else {**coupled, "states": torch.zeros(shape, dtype=torch.float64)}
         yield Case(f"latents coupled, {kind} states", _put(root, save(whole, words)), False)
 
 
 def cell_cases(root: Path) -> Iterator[Case]:
     """Measured sets of a report."""
-    argv = [
-        "evaluate",
-        "TEMPLATES/model",
-        "TEMPLATES/pictures",
-        "--steps",
-        "1",
-        "--eta",
-        "0",
-        "--no-sigma-hat",
-        "--count",
-        "10",
-        "--extractor",
-        "pixels",
-        "--out",
-        "it",
-        "--precision",
-        "fp32",
-        "--device",
-        "cpu",
-    ]
+    argv = ["evaluate", "TEMPLATES/model", "TEMPLATES/pictures", *REPORT, "--out", "it", *FAST]
     for path in sorted((root / "report" / "cells").glob("*.safetensors"))[:2]:
 
         def place(here: Path, content: bytes, path: Path = path) -> None:
@@ -138,22 +98,12 @@ def onnx_cases(root: Path) -> Iterator[Case]:
 
 
 PROGRAMS: dict[str, dict[str, Any]] = {
-    "other output": {"out": [1, 5, 3]},
-    "no rows": {"out": [0, 1, 8, 8]},
-    "fixed batch": {"x": [4, 1, 8, 8]},
-    "other size": {"x": ["b", 1, 9, 9]},
-    "three channels": {"x": ["b", 3, 8, 8]},
-    "flat": {"x": ["b", 64]},
-    "whole x": {"kind": 7},
-    "double x": {"kind": 11},
-    "words": {"kind": 8},
-    "other names": {"names": ("a", "b", "c")},
-    "two inputs": {"names": ("x", "t")},
-    "four inputs": {"names": ("x", "t", "label", "more")},
-    "file of weights": {"external": True},
-    "no output": {"outputs": 0},
-    "two outputs": {"outputs": 2},
-}
+    "other output": {"out": [1, 5, 3]}, "no rows": {"out": [0, 1, 8, 8]}, "fixed batch": {"x": [4, 1, 8, 8]},
+    "other size": {"x": ["b", 1, 9, 9]}, "three channels": {"x": ["b", 3, 8, 8]}, "flat": {"x": ["b", 64]},
+    "whole x": {"kind": 7}, "double x": {"kind": 11}, "words": {"kind": 8}, "other names": {"names": ("a", "b", "c")},
+    "two inputs": {"names": ("x", "t")}, "four inputs": {"names": ("x", "t", "label", "more")},
+    "file of weights": {"external": True}, "no output": {"outputs": 0}, "two outputs": {"outputs": 2},
+}  # fmt: skip
 
 
 def _program(
@@ -193,6 +143,10 @@ def _program(
 def _metadata(path: Path) -> dict[str, str]:
     with safe_open(path, "pt") as file:
         return dict(file.metadata() or {})
+
+
+def _beside(name: str, here: Path, content: bytes) -> None:
+    put(here / name, content)
 
 
 def _put(root: Path, content: bytes) -> Callable[[Path], list[str]]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from arena import Arena
 from PIL import Image
+from words import CYCLE, DIGITS, FAST, REPORT
 
 from conftest import save_tiny  # of tests/
 
@@ -25,85 +26,17 @@ def templates(arena: Arena, *, few: bool = False) -> Path:
     pictures(root / "pictures", 30)
     table(root / "table.parquet")
     model, made = str(root / "model"), str(root / "pictures")
-    short = ["--device", "cpu", "--precision", "fp32"]
+    images = [f"{made}/a/0{i}.png" for i in (1, 3, 5)]
     commands: dict[str, list[str]] = {
-        "run": [
-            "train",
-            made,
-            "--out",
-            str(root / "run"),
-            "--max-steps",
-            "4",
-            "--batch-size",
-            "4",
-            "--log-every",
-            "1",
-            "--preview-every",
-            "0",
-            "--checkpoint-every",
-            "2",
-            "--preset",
-            "digits",
-            *short,
-        ],
-        "job": [
-            "sample",
-            model,
-            "--count",
-            "3",
-            "--steps",
-            "2",
-            "--label",
-            "cycle",
-            "--out",
-            str(root / "job"),
-            *short,
-        ],
-        "latents": [
-            "encode",
-            model,
-            *(f"{made}/a/0{i}.png" for i in (1, 3, 5)),
-            "--steps",
-            "3",
-            "--out",
-            str(root / "z.safetensors"),
-            *short,
-        ],
-        "report": [
-            "evaluate",
-            model,
-            made,
-            "--steps",
-            "1",
-            "--eta",
-            "0",
-            "--no-sigma-hat",
-            "--count",
-            "10",
-            "--extractor",
-            "pixels",
-            "--out",
-            str(root / "report"),
-            *short,
-        ],
-        "tuned": [
-            "tune",
-            model,
-            made,
-            "--steps",
-            "2",
-            "--latents",
-            "2",
-            "--long",
-            "4",
-            "--candidates",
-            "4",
-            "--trials",
-            "1",
-            *short,
-        ],
+        "run": ["train", made, *DIGITS, "--max-steps", "4", "--batch-size", "4", "--log-every", "1",
+                "--checkpoint-every", "2", *FAST, "--out", str(root / "run")],
+        "job": ["sample", model, *CYCLE, *FAST, "--out", str(root / "job")],
+        "latents": ["encode", model, *images, "--steps", "3", *FAST, "--out", str(root / "z.safetensors")],
+        "report": ["evaluate", model, made, *REPORT, *FAST, "--out", str(root / "report")],
+        "tuned": ["tune", model, made, "--steps", "2", "--latents", "2", "--long", "4", "--candidates", "4",
+                  "--trials", "1", *FAST],
         "onnx": ["export", model, str(root / "onnx"), "--to", "onnx"],
-    }
+    }  # fmt: skip
     for name, argv in commands.items():
         if few and name in SLOW:
             continue

@@ -16,10 +16,8 @@ QUICK = {"json": 16, "pictures": 10, "tables": 8, "latents": 10, "yaml": 6, "pla
 
 
 @pytest.fixture(scope="module")
-def arena(tmp_path_factory):
-    made = Arena(tmp_path_factory.mktemp("faults"))
-    yield made
-    made.close()
+def arena(tmp_path_factory, nursery):
+    return Arena(tmp_path_factory.mktemp("faults"), nursery)
 
 
 def failures(arena, root, kind, most):

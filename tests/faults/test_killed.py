@@ -10,7 +10,7 @@ from commands import COMMANDS
 
 from ddim.jobs import verify
 
-AIMED = ("train", "sample", "evaluate", "encode", "tune", "import", "export", "decode", "distil")
+AIMED = ("train", "distil", "ema", "sample", "evaluate", "likelihood", "encode", "tune", "import", "export", "decode")
 
 
 def finished(trials, command):
@@ -23,7 +23,7 @@ def finished(trials, command):
         child = trials.nursery.run(words, home)
         refused_well(child)
         assert child.code == 0, child.said
-        if command.resumes or command.name in ("train", "distil"):
+        if command.resumes:
             break
     if command.again(home) is None:  # the next command there tidies up, though it has nothing to do
         assert trials.nursery.run(command.argv(), home).code == 2

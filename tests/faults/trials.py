@@ -2,16 +2,14 @@
 
 import shutil
 
-from children import Nursery
 from commands import COMMANDS, world
 
 
 class Trials:
     """Trials of commands, each in a fresh home; the undisturbed result and the events of every command."""
 
-    def __init__(self, root):
-        self.root, self.home, self.known = root, root / "home", {}
-        self.nursery = Nursery(root)
+    def __init__(self, root, nursery):
+        self.root, self.home, self.nursery, self.known = root, root / "home", nursery, {}
         self.home.mkdir()
         world(self.home, lambda *words: self.nursery.run(words, self.home).code)
         shutil.rmtree(self.home / "cache", ignore_errors=True)

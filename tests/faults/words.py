@@ -1,0 +1,11 @@
+"""Words of argv that many commands of this folder share."""
+
+CPU = ["--device", "cpu"]
+FAST = ["--precision", "fp32", *CPU]
+ONE = ["--count", "1", "--steps", "1", *FAST, "--out", "made"]  # of ddim sample
+TWO = ["--count", "1", "--steps", "2", *FAST, "--out", "made"]
+CYCLE = ["--count", "3", "--steps", "2", "--label", "cycle"]  # the job among the templates
+PIXELS = ["--extractor", "pixels", "--count", "10"]
+REPORT = ["--steps", "1", "--eta", "0", "--no-sigma-hat", *PIXELS]  # of ddim evaluate
+RESUME = ["train", "--resume", "it", "--max-steps", "5", *CPU]
+DIGITS = ["--preset", "digits", "--preview-every", "0"]  # of ddim train
