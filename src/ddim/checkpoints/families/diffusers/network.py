@@ -128,10 +128,10 @@ def with_time_table(network: Any, T: int, scale: float) -> nn.Module:
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Put a state dict into a network on the meta device; every name and shape must agree.
+    """Put a state dict into a network on the meta device; every name, shape and kind of number must agree.
 
     Raises:
-        Refused: names that are missing or too many, shapes that differ; the first few of each.
+        Refused: names that are missing or too many, shapes that differ, flags or whole numbers; the first few of each.
     """
     expected = network.state_dict()
     given = modern_names(state)
@@ -147,6 +147,9 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
         k = wrong[0]
         shapes = f"{tuple(given[k].shape)} where {tuple(expected[k].shape)} is expected"
         problems.append(f"{len(wrong)} of another shape: {k} is {shapes}")
+    odd = [k for k in expected if k in given and given[k].is_floating_point() != expected[k].is_floating_point()]
+    if odd:
+        problems.append(f"{len(odd)} of another kind of number: {odd[0]} is {given[odd[0]].dtype}")
     if problems:
         raise Refused(f"{where} does not hold the weights of its configuration ({'; '.join(problems)})")
     weights = {k: own(given[k]) for k in expected}
