@@ -1,6 +1,8 @@
 import dataclasses
 import math
 import os
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -9,11 +11,13 @@ from torch import nn
 
 from ddim import Schedule
 from ddim.data import Batch
+from ddim.data.batches import Order
 from ddim.jobs import Denoising, DivergedError, Recipe, TrainState, fit, new_state, resolve_precision, state_of
 from ddim.jobs.train.descent import begin_from
-from ddim.jobs.train.loop import _watch
+from ddim.jobs.train.loop import _accumulate, _watch
 from ddim.jobs.train.state import load_checkpoint, save_checkpoint
 from ddim.process import Objective, generator
+from ddim.refused import Refused
 
 SHAPE = (1, 8, 8)
 
@@ -192,6 +196,56 @@ def test_luck_of_the_first_steps_is_no_best():
 def test_processes_must_be_able_to_share_a_batch_and_unknown_devices_are_named():
     with pytest.raises(ValueError, match="device 'warp' cannot be used here"):
         new_state(Recipe(), "digits", SHAPE, None, "warp")
+
+
+@pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+def test_engines_that_split_the_weights_are_refused(monkeypatch, engine):
+    monkeypatch.setenv(f"ACCELERATE_USE_{engine}", "true")
+    with pytest.raises(Refused, match=r"splits a network's weights among processes.*configure DDP"):
+        state_of(nn.Linear(1, 1), Recipe(), "cpu")
+
+
+class Counting:
+    """A loss that remembers which rows of a step's draws it was given."""
+
+    def __init__(self):
+        self.given = []
+
+    def draw(self, g, n, shape):
+        return Drawn(torch.arange(n))
+
+    def __call__(self, state, batch, draws):
+        self.given += draws.row.tolist()
+        return torch.zeros(())
+
+
+class Drawn(NamedTuple):
+    row: torch.Tensor
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_pictures_of_a_step_are_the_same_for_any_number_of_processes(parts):
+    """So a run by two processes that three go on with sees what one sees, step by step; and the draws beside them."""
+    recipe, order = Recipe(batch_size=12, accumulation=parts), Order(30, 12, seed=0)
+
+    def seen(world, step):
+        places, loss = [], Counting()
+
+        def batch_at(step, rows):
+            places.extend(order(step)[rows].tolist())
+            return Batch(torch.zeros(len(order(step)[rows]), 1), None)
+
+        for rank in range(world):
+            told = SimpleNamespace(
+                num_processes=world, process_index=rank, device="cpu", no_sync=lambda network: nullcontext(),
+                backward=lambda loss: None, reduce=lambda value, how: value,
+            )  # fmt: skip
+            _accumulate(SimpleNamespace(accelerator=told, recipe=recipe, step=step, network=None), batch_at, loss)
+        assert loss.given == list(range(12))
+        return places
+
+    for step in range(8):
+        assert seen(2, step) == seen(3, step) == seen(1, step) == order(step).tolist()
 
 
 def test_a_device_that_accelerate_would_not_use_is_refused_and_its_environment_is_left(monkeypatch):

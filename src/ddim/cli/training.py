@@ -194,10 +194,11 @@ def under_bar(
     with signals() as caught, watch:
         for p in followed(course, state, cadence, lambda: bool(caught), watch.say):
             watch.step(p)
-    if caught:
-        again = f"ddim {command} --resume {shlex.quote(str(course.run))}"
-        print(f"ddim: stopped at step {state.step}, checkpoint saved; go on with: {again}", file=sys.stderr)
-        sys.exit(128 + caught[0])
+    if caught or state.step < cadence.max_steps:  # this process was told to stop, or another one
+        if main:
+            again = f"ddim {command} --resume {shlex.quote(str(course.run))}"
+            print(f"ddim: stopped at step {state.step}, checkpoint saved; go on with: {again}", file=sys.stderr)
+        sys.exit(128 + (caught[0] if caught else signal.SIGTERM))
     return state
 
 

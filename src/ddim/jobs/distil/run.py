@@ -29,6 +29,7 @@ from ddim.jobs.train import (
     TrainState,
     accelerator_for,
     agreed,
+    among_peers,
     checkpoints,
     difference,
     due,
@@ -97,7 +98,8 @@ def distil_run(
             if plan.finished(index):
                 shutil.rmtree(_state(plan, index), ignore_errors=True)  # a run killed between the two leaves it
                 continue
-            ended = yield from _stage(plan, index, cadence, stop)
+            with among_peers(plan.run):
+                ended = yield from _stage(plan, index, cadence, stop)
             if not ended:
                 return
     finally:

@@ -7,12 +7,12 @@ from ddim.jobs.train.log import Log
 from ddim.jobs.train.loop import BatchAt, DivergedError, Loss, Progress, fit
 from ddim.jobs.train.loss import Denoising, hidden
 from ddim.jobs.train.pace import PACE, Pace, rate_at, refuse_pace
+from ddim.jobs.train.peers import agreed, among_peers
 from ddim.jobs.train.plan import Cadence, Plan
 from ddim.jobs.train.previews import PREVIEWS
 from ddim.jobs.train.reached import Standing, standing
 from ddim.jobs.train.recipe import SCHEDULES, Recipe, difference, read_recipe
 from ddim.jobs.train.run import (
-    agreed,
     ancestor_of,
     due,
     followed,
@@ -68,6 +68,7 @@ __all__ = [
     "TrainState",
     "accelerator_for",
     "agreed",
+    "among_peers",
     "ancestor_of",
     "checkpoints",
     "difference",

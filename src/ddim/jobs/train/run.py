@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ddim.files import Hold, alone, is_temporary, read_json, sweep, write_text
 from ddim.jobs.job import RECIPE
 from ddim.jobs.train.course import Course, M
@@ -20,6 +18,7 @@ from ddim.jobs.train.denoising import DenoiserRun
 from ddim.jobs.train.log import BOARD, LOG, Log
 from ddim.jobs.train.loop import DivergedError, Progress, fit
 from ddim.jobs.train.newest import load_newest, set_aside
+from ddim.jobs.train.peers import agreed, among_peers
 from ddim.jobs.train.plan import Cadence, Plan
 from ddim.jobs.train.previews import PREVIEWS
 from ddim.jobs.train.recipe import difference, read_recipe
@@ -195,11 +194,13 @@ def followed(
 
     Raises:
         DivergedError: the second time; with the last good checkpoint named.
+        Refused: another process of this training is lost.
     """
     try:
         while True:
             try:
-                yield from _trained(course, state, cadence, stop)
+                with among_peers(course.run):
+                    yield from _trained(course, state, cadence, stop)
                 break
             except DivergedError as error:
                 tell(gone_back(course, state, error))
@@ -235,14 +236,6 @@ def _trained(course: Course[M], state: TrainState[M], cadence: Cadence, stop: Ca
     finally:
         if log is not None:
             log.close()
-
-
-def agreed(state: TrainState[Any], stop: bool) -> bool:
-    """Whether any process was told to stop: all must leave the loop after the same step."""
-    if state.accelerator.num_processes == 1:
-        return stop
-    votes: torch.Tensor = state.accelerator.reduce(torch.tensor(float(stop), device=state.accelerator.device), "sum")
-    return bool(votes > 0)
 
 
 def due(step: int, every: int) -> bool:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 STATE, KEPT = "state", 2  # the folder of a run's checkpoints; how many
 DEVICE = "ACCELERATE_TORCH_DEVICE"  # the one way accelerate is told a device by its number
+SPLITTING = {"FSDP": "FSDP", "DEEPSPEED": "DeepSpeed", "MEGATRON_LM": "Megatron-LM"}  # as accelerate is asked for them
 M = TypeVar("M", bound=torch.nn.Module)
 _NAME = re.compile(r"step-(\d{8})\.pt")
 
@@ -114,7 +115,8 @@ def state_of(module: M, recipe: Pace, device: str = "auto") -> TrainState[M]:
     """A run of any module before its first step: optimizer and average, prepared by accelerate for this machine.
 
     Raises:
-        Refused: a batch that cannot be shared equally by all processes; a device that accelerate does not train on.
+        Refused: a batch that cannot be shared equally by all processes; a device that accelerate does not train on;
+            accelerate is configured to split weights.
     """
     accelerator = accelerator_for(recipe.precision, device)
     shares = recipe.accumulation * accelerator.num_processes
@@ -141,6 +143,12 @@ def accelerator_for(precision: str, device: str) -> Accelerator:
     from accelerate.state import AcceleratorState
 
     where = pick_device(device)
+    for word, name in SPLITTING.items():
+        if os.environ.get(f"ACCELERATE_USE_{word}", "false").lower() == "true":
+            raise Refused(
+                f"accelerate is configured for {name}, which splits a network's weights among processes; checkpoints "
+                "and averages need them whole here: configure DDP (MULTI_GPU), or split the batch with `accumulation`"
+            )
     alone = not torch.distributed.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) == 1
     # Precision and device are fixed per Python process otherwise; a library must not impose that.
     AcceleratorState._reset_state(reset_partial_state=alone)
