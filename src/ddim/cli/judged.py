@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -29,10 +30,11 @@ def search(command: Any, model: ddim.Model, steps: list[int]) -> None:
     stochastic = ddim.solve.solver_named(command.solver).stochastic
     kind, document = ("guidance" if command.guidance == AUTO else "hand-over"), dict[str, Any]()
     one_search = _guidance if kind == "guidance" else _handover
+    over = command.over(ddim.jobs.share_of(os.environ), model)
     with _folder(command) as folder:
         judge = ddim.jobs.Judge.of(
             data, look, n, num_classes=ddim.jobs.classes_known(look, model), batch_size=command.batch_size,
-            folder=folder,
+            folder=folder, over=over,
         )  # fmt: skip
         name = ddim.metrics.distance_name(look.name)
         print(f"{n} images a candidate, {len(data.reference)} real ones as the reference; {name}; real images that are "

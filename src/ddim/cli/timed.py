@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +29,16 @@ def search(command: Any, model: ddim.Model, steps: list[int]) -> None:
         lambda one, path: write_json(path, one.as_json()), ddim.jobs.Tuned.load,
     )  # fmt: skip
 
-    def one(name: str) -> Tuned:
-        made = _one(command, model, images, int(name))
-        if command.save:  # at once: it took long
-            model.save_tau(made.chosen.tau, command.solver)
-        return made
+    power, over = _power(model, images), command.over(share, model)
 
-    for _ in pieces.made(names, one, share):
+    def told(make: Callable[[Any], Tuned], items: Iterable[Any]) -> Iterator[Tuned]:
+        for made in over(make, items):
+            _tell(command, made)
+            if command.save:  # at once: it took long
+                model.save_tau(made.chosen.tau, command.solver)
+            yield made
+
+    for _ in pieces.made(names, lambda name: _one(command, model, power, int(name)), share, over=told):
         pass
     tuned = pieces.joined(names)
     if tuned is None:
@@ -50,11 +54,15 @@ def search(command: Any, model: ddim.Model, steps: list[int]) -> None:
         print(f"saved in {model.folder}: use --spacing tuned --solver {command.solver}")
 
 
-def _one(command: Any, model: ddim.Model, images: Images, steps: int) -> Tuned:
+def _power(model: ddim.Model, images: Images) -> Any:
+    """The spectrum of the data, in the model's units."""
     import numpy as np
 
     index = np.sort(ddim.process.generator(0, "spectrum").permutation(len(images))[:SPECTRUM_IMAGES])
-    power = ddim.uses.spectrum(images.pixels[index]) / model.space.unit**2
+    return ddim.uses.spectrum(images.pixels[index]) / model.space.unit**2
+
+
+def _one(command: Any, model: ddim.Model, power: Any, steps: int) -> Tuned:
     label = "cycle" if model.num_classes else None
     job = ddim.jobs.tune(
         command.sampler(model, label=label, solver=command.solver, steps=steps),
@@ -64,14 +72,14 @@ def _one(command: Any, model: ddim.Model, images: Images, steps: int) -> Tuned:
     )  # fmt: skip
     for news in job:
         if not isinstance(news, str):
-            _tell(command, news, steps)
             return news
         if sys.stderr.isatty():
             print(f"{steps} steps: {news}", file=sys.stderr)
     raise RuntimeError("the search ended without a result")
 
 
-def _tell(command: Any, result: Tuned, steps: int) -> None:
+def _tell(command: Any, result: Tuned) -> None:
+    steps = len(result.chosen.tau) - 1
     print(
         f"{steps} steps of {command.solver}: distance to {command.long} steps of dpm++3m from the same latents "
         "(each image's RMS, geometric mean)"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from ddim.jobs.cluster import Over
 from ddim.jobs.evaluate import Cell, Made, RealSets, Reference, Row, make, real
 from ddim.jobs.tuning import FIRST_SEED, FIRST_UNSEEN
 from ddim.metrics import Extractor
@@ -32,14 +33,16 @@ class Judge:
 
     @classmethod
     def of(
-        cls, data: RealSets, look: Extractor, n: int, *, num_classes: int | None, batch_size: int, folder: Path
-    ) -> Self:
+        cls, data: RealSets, look: Extractor, n: int, *, num_classes: int | None, batch_size: int, folder: Path,
+        over: Over = map,
+    ) -> Self:  # fmt: skip
         """With n images a candidate; the folder keeps what is measured, so that a search goes on where it stopped.
 
         Args:
             num_classes: the model's, whose images are asked for class seed modulo K.
+            over: how batches are made, like `map`; see `on_ray`.
         """
-        work: dict[str, Any] = {"extractor": look, "batch_size": batch_size, "folder": folder}
+        work: dict[str, Any] = {"extractor": look, "batch_size": batch_size, "folder": folder, "over": over}
         reference = Reference(_last(real(data.own, data.reference, **work)))
         floor = reference.row(_last(real(data.held, data.floor, **work)), None, None, "real, held out")
         known = num_classes if reference.classes == num_classes else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ddim.files import Crew
+from ddim.jobs.cluster import Over
 from ddim.jobs.job import ALONE, Share, crew_of, open_job
 
 V = TypeVar("V")
@@ -36,23 +37,31 @@ class Pieces(Generic[V]):
         self.crew: Crew | None = None
         self._recipe, self._save, self._load, self._kept = recipe, save, load, dict[str, V]()
 
-    def made(self, names: Sequence[str], make: Callable[[str], V], share: Share = ALONE) -> Iterator[str]:
-        """Make what is missing of this process's share, and of those of the dead; yields each name that is there.
+    def made(
+        self, names: Sequence[str], make: Callable[[Any], V], share: Share = ALONE, *,
+        over: Over = map, item: Callable[[str], Any] = lambda name: name,
+    ) -> Iterator[str]:  # fmt: skip
+        """Make what is missing of this process's share, and of those of the dead; yields each name when it is there.
+
+        Args:
+            make: a name, or what `item` makes of it here -> that piece.
+            over: how it is called, like `map`; see `on_ray`.
 
         Raises:
             Refused: the folder holds pieces of another recipe, or something else.
         """
         if share == ALONE and not self.place.exists():
-            for name in names:
-                self._kept[name] = make(name)
+            for name, piece in zip(names, over(make, map(item, names)), strict=True):
+                self._kept[name] = piece
                 yield name
             return
         open_job(self.place, {**self._recipe(), "pieces": list(names)})
         self.crew = crew_of(self.place)
         for turn in share.turns(names, self.crew):
-            for name in turn:
-                if not self._path(name).exists():
-                    self._save(make(name), self._path(name))
+            missing = dict.fromkeys(name for name in turn if not self._path(name).exists())
+            yield from (name for name in turn if name not in missing)
+            for name, piece in zip(missing, over(make, map(item, missing)), strict=True):
+                self._save(piece, self._path(name))
                 yield name
         if share == ALONE:
             self.crew.last()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ddim.denoise import Denoiser
 from ddim.files import Crew, read_json, write_json
+from ddim.jobs.cluster import Over
 from ddim.jobs.job import ALONE, Share
 from ddim.pixels import Space
 from ddim.process import generator
@@ -73,7 +74,7 @@ class Budget:
 def score_images(
     denoise: Callable[[list[int]], Denoiser], space: Space, pixels: npt.NDArray[np.uint8], how: Scoring,
     folder: Path, *, batch_size: int = 16, device: torch.device, share: Share = ALONE,
-    crew: Crew | None = None,
+    crew: Crew | None = None, over: Over = map,
 ) -> Iterator[int]:  # fmt: skip
     """Score pictures (N, H, W, C) batch by batch into `folder`; yields how many of this process's are done.
 
@@ -82,20 +83,31 @@ def score_images(
     Args:
         denoise: places of pictures -> the denoiser with what it is told of them.
         space: from pictures in [-1, 1] to the states that are scored.
+        over: how batches are scored, like `map`; see `on_ray`.
 
     Raises:
         Refused: the states are an autoencoder's latents.
     """
     space.refuse_lossy("a likelihood")
-    done = 0
-    for first in (first for turn in share.turns(range(0, len(pixels), batch_size), crew) for first in turn):
+    (folder / PARTS).mkdir(parents=True, exist_ok=True)
+
+    def batch(first: int) -> tuple[list[int], npt.NDArray[np.uint8]]:
         places = list(range(first, min(first + batch_size, len(pixels))))
-        path = _part(folder, first)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"rows": _scored(denoise(places), space, pixels[places], how, places, device)})
-        done += len(places)
+        return places, pixels[places]
+
+    def score(said: tuple[list[int], npt.NDArray[np.uint8]]) -> Rows:
+        places, own = said
+        return _scored(denoise(places), space, own, how, places, device)
+
+    done = 0
+    for turn in share.turns(range(0, len(pixels), batch_size), crew):
+        missing = dict.fromkeys(first for first in turn if not _part(folder, first).exists())
+        done += sum(min(batch_size, len(pixels) - first) for first in turn if first not in missing)
         yield done
+        for first, rows in zip(missing, over(score, map(batch, missing)), strict=True):
+            write_json(_part(folder, first), {"rows": rows})
+            done += min(batch_size, len(pixels) - first)
+            yield done
 
 
 def scored_rows(folder: Path, n: int, batch_size: int) -> Rows | None:

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, results, show, steered, typed
+from ddim.cli import clustered, options, pictures, results, show, steered, typed
 from ddim.files import digest, free_file, sha256
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ddim.uses import Latents
 
 
 @options.command
 class Command(
     options.OnDevice, options.Exactly, options.Batched, steered.Steered, options.Labelled, options.Walked, options.Out,
-    pictures.Fitted, pictures.Skipping, options.OfModel,
+    pictures.Fitted, pictures.Skipping, clustered.OnCluster, options.OfModel,
 ):  # fmt: skip
     """Images to latents: from them `ddim decode` gives the images back. A clip has no inverse and is switched off."""
 
@@ -45,18 +47,21 @@ class Command(
         model = self.load()
         if model.clips:
             print("note: this model clips x0 when it samples; clipping has no inverse and is off here")
+        over = self.over(share, model)
         sampler = self.sampler(model, steps=self.steps_of(model), label=self.classes(model, range(len(files))))
         sizes, firsts = Counter[tuple[int, int]](), [str(i) for i in range(0, len(files), self.batch_size)]
 
-        def batch(first: str) -> Latents:
-            i = int(first)
-            x = self.read(model, files[i : i + self.batch_size], sizes)
-            x = x.double() if self.precision == "fp64" else x
+        def read(first: str) -> tuple[int, Tensor]:
+            x = self.read(model, files[int(first) : int(first) + self.batch_size], sizes)
+            return int(first), x.double() if self.precision == "fp64" else x
+
+        def encode(said: tuple[int, Tensor]) -> Latents:
+            i, x = said
             return sampler.encode(x, self.method, seeds=range(i, i + len(x)))
 
         pieces = ddim.jobs.Pieces(out, lambda: self._recipe(sampler, files), ddim.Latents.save, ddim.Latents.load)
         with show.progress(len(files), "images") as bar:
-            for done, _ in enumerate(pieces.made(firsts, batch, share), 1):
+            for done, _ in enumerate(pieces.made(firsts, encode, share, over=over, item=read), 1):
                 bar(min(done * self.batch_size, len(files)))
         parts = pieces.joined(firsts)
         if parts is None:

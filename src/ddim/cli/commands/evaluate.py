@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import ddim
-from ddim.cli import costs, options, pictures, show, steered, typed
+from ddim.cli import clustered, costs, options, pictures, show, steered, typed
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @options.command
 class Command(
     options.OnDevice, options.Quick, options.Batched, options.Clipped, steered.Steered, steered.HandedOver,
-    options.ManySteps, options.Seeded, options.Out, pictures.Compared, options.OfModel,
+    options.ManySteps, options.Seeded, options.Out, pictures.Compared, clustered.OnCluster, options.OfModel,
 ):  # fmt: skip
     """How many steps does this model need? A table and one page; interrupted, the same command goes on.
 
@@ -59,7 +59,7 @@ class Command(
         samplers = {cell: self.sampler(model, label=label, **cell.how()) for cell in cells}
         hashes, look = self._rivals(model, samplers), self.look(model.picture_shape[0], model.device)
         held = None if self.held_out is None else self.images(model, self.held_out)
-        own = self.images(model)
+        own, over = self.images(model), self.over(share, model)
         n = ddim.jobs.n_allowed(own, held) if self.n is None else self.n
         data, seeds = ddim.jobs.RealSets.of(own, held, n, self.reference), self.from_seed(n, least=10)
         hold, crew = ddim.jobs.take_up(out, share)
@@ -70,7 +70,7 @@ class Command(
         with costs.progress(left // share.world, self.batch_size * min(s.calls for s in samplers.values())) as bar:
             found = ddim.jobs.share_cells(
                 samplers, seeds, data, look, num_classes=ddim.jobs.classes_known(look, model),
-                batch_size=self.batch_size, folder=out / "cells", tell=bar, share=share, crew=crew,
+                batch_size=self.batch_size, folder=out / "cells", tell=bar, share=share, crew=crew, over=over,
             )  # fmt: skip
         if found is None:
             show.unfinished(share, crew, out)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import ddim
-from ddim.cli import options, pictures, show
+from ddim.cli import clustered, options, pictures, show
 from ddim.files import VERSION, write_text
 from ddim.refused import Refused
 
@@ -23,7 +23,7 @@ SHOWN = 8  # pictures of each row of the overview
 
 @options.command
 class Command(options.OnDevice, options.Exactly, options.Batched, options.Labelled, options.Out, pictures.OfData,
-              options.OfModel):  # fmt: skip
+              clustered.OnCluster, options.OfModel):  # fmt: skip
     """How likely are real images under a model? Bits a dimension along its flow, with an error budget of four parts;
     interrupted, the same command goes on.
 
@@ -56,7 +56,7 @@ class Command(options.OnDevice, options.Exactly, options.Batched, options.Labell
         how = ddim.jobs.Scoring(self.tolerance, self.probes or None, self.draws, seed=self.seed)
         share = ddim.jobs.share_of(os.environ)
         (model := self.load()).space.refuse_lossy("a likelihood")
-        data = self.images(model)
+        data, over = self.images(model), self.over(share, model)
         n = min(self.n, len(data))
         classes = self._classes(model, data, n)
         ddim.jobs.open_job(out, {
@@ -74,7 +74,7 @@ class Command(options.OnDevice, options.Exactly, options.Batched, options.Labell
         with show.progress(len(range(share.rank, n, share.world)), "images") as bar:
             for done in ddim.jobs.score_images(
                 told, model.space, data.pixels[:n], how, out, batch_size=self.batch_size, device=model.device,
-                share=share, crew=crew,
+                share=share, crew=crew, over=over,
             ):  # fmt: skip
                 bar(done)
         rows = ddim.jobs.scored_rows(out, n, self.batch_size)

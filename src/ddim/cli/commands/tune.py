@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 import ddim
-from ddim.cli import judged, options, pictures, steered, timed
+from ddim.cli import clustered, judged, options, pictures, steered, timed
 from ddim.files import free_file
 from ddim.refused import Refused
 
@@ -17,7 +17,7 @@ from ddim.refused import Refused
 @options.command
 class Command(
     options.OnDevice, options.Quick, options.Batched, options.Spaced, steered.Steered, steered.HandedOver,
-    options.ManySteps, options.Out, pictures.Compared, options.OfModel,
+    options.ManySteps, options.Out, pictures.Compared, clustered.OnCluster, options.OfModel,
 ):  # fmt: skip
     """Search the times to visit under a budget of calls. `--spacing tuned` then uses them everywhere.
 

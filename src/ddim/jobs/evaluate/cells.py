@@ -19,17 +19,20 @@ import torch
 
 from ddim.data import Images
 from ddim.files import digest
+from ddim.jobs.cluster import Over
 from ddim.jobs.evaluate.measured import KEPT, Made, collected, kept
 from ddim.jobs.job import ALONE, Share
 from ddim.metrics import Extractor
 from ddim.model import Model, Sampler
-from ddim.pixels import from_uint8, to_uint8
+from ddim.pixels import Pixels, from_uint8, to_uint8
 from ddim.process import generator
 from ddim.refused import Refused
 from ddim.solve import DDIM, Solver, solver_named
 
 SETTINGS = ("label", "guidance", "clip", "precision", "device")  # of a sampler's recipe, beside its weights and times
 MORE = ("conditions", "null", "variance", "interval", "guide", "early", "at")  # of a recipe, where they are asked for
+Calls = Callable[[int], None]
+"""Hears how many network calls were made."""
 FORMAT = 2  # raise when what a cell stores, or how it is made, changes
 
 
@@ -142,18 +145,20 @@ def key_of(sampler: Sampler, cell: Cell, seeds: Sequence[int], extractor: Extrac
 
 def make(
     sampler: Sampler, cell: Cell, seeds: Sequence[int], extractor: Extractor,
-    *, batch_size: int, folder: Path, share: Share = ALONE, heard: Callable[[int], None] = lambda calls: None,
+    *, batch_size: int, folder: Path, share: Share = ALONE, over: Over = map, heard: Calls = lambda calls: None,
 ) -> Iterator[int | Made]:  # fmt: skip
     """Make and measure one cell, or read it back: yields how many images are done, and at last the `Made`.
 
     Args:
         sampler: of this cell (`Cell.how`).
         share: which batches this process makes; whoever has the last of them yields the `Made`.
-        heard: told after every step how many network calls it took, each counted once an image.
+        over: how batches are made, like `map`; see `on_ray`.
+        heard: told after every step, or batch of a cluster, how many network calls it took, each counted once an image.
 
     Raises:
         Refused: images that are not finite.
     """
+    here: Calls = heard if over is map else _unheard
 
     @torch.no_grad()
     def batch(at: slice) -> Made:
@@ -161,7 +166,7 @@ def make(
         began, calls = time.perf_counter(), 0
         for step in sampler.trajectory(own):
             x, calls = step.x, calls + step.calls
-            heard(step.calls * len(own))
+            here(step.calls * len(own))
         images = sampler.space.decode(x).cpu()
         seconds = time.perf_counter() - began
         if not bool(torch.isfinite(images).all()):
@@ -171,7 +176,17 @@ def make(
         shown = pixels[: max(0, KEPT - at.start)]
         return Made(features, logits, shown, seconds / len(own), float(calls), sampler.tau)
 
-    yield from collected(folder, key_of(sampler, cell, seeds, extractor), len(seeds), batch_size, batch, share)
+    key = key_of(sampler, cell, seeds, extractor)
+    before = 0 if over is map else kept(folder, key, len(seeds))
+    for news in collected(folder, key, len(seeds), batch_size, batch, share, over=over):
+        if isinstance(news, int) and over is not map:
+            heard(sampler.calls * (news - before))
+            before = news
+        yield news
+
+
+def _unheard(calls: int) -> None:
+    """In a worker, from which nobody hears before the batch is done."""
 
 
 def calls_left(
@@ -197,16 +212,20 @@ def real(
     batch_size: int,
     folder: Path,
     share: Share = ALONE,
+    over: Over = map,
 ) -> Iterator[int | Made]:
     """Features of real images, by their places in the data; as `make`."""
     key = {"format": FORMAT, "data": images.report.sha256, "index": digest(index.tolist()),
            "extractor": stamp_of(extractor)}  # fmt: skip
 
-    def batch(at: slice) -> Made:
-        pixels = images.pixels[index[at]]
-        return Made(*extractor.both(from_uint8(pixels)), pixels[: max(0, KEPT - at.start)])
+    def read(at: slice) -> tuple[int, Pixels]:  # here: a worker elsewhere need not have the data
+        return at.start, images.pixels[index[at]]
 
-    yield from collected(folder, key, len(index), batch_size, batch, share)
+    def batch(said: tuple[int, Pixels]) -> Made:
+        first, pixels = said
+        return Made(*extractor.both(from_uint8(pixels)), pixels[: max(0, KEPT - first)])
+
+    yield from collected(folder, key, len(index), batch_size, batch, share, over=over, item=read)
 
 
 def split(images: Images, held_out: int, reference: int, seed: int = 0) -> tuple[npt.NDArray[np.int64], ...]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ddim.files import digest, read_tensors, write_tensors
+from ddim.jobs.cluster import Over
 from ddim.jobs.job import ALONE, Share
 from ddim.pixels import Pixels
 from ddim.refused import Refused
@@ -71,15 +72,17 @@ def joined(parts: Sequence[Made]) -> Made:
 
 
 def collected(
-    folder: Path, key: Mapping[str, Any], n: int, batch_size: int, batch: Callable[[slice], Made], share: Share = ALONE
-) -> Iterator[int | Made]:
+    folder: Path, key: Mapping[str, Any], n: int, batch_size: int, batch: Callable[[Any], Made], share: Share = ALONE,
+    *, over: Over = map, item: Callable[[slice], Any] = lambda at: at,
+) -> Iterator[int | Made]:  # fmt: skip
     """Make n images batch by batch, or read them back: yields how many are done, and at last the whole set.
 
     Args:
         folder: where sets lie, each in one file under a hash of its key.
         key: everything that decides the set, as JSON.
-        batch: places in 0..n-1 -> those images, measured.
+        batch: places in 0..n-1, or what `item` makes of them here -> those images, measured.
         share: which batches are this process's; the whole is yielded only if the others' are there.
+        over: how `batch` is called, like `map`; see `on_ray`.
     """
     path = folder / f"{digest(key)}.safetensors"
     own = path.with_suffix(".part" if share == ALONE else f".{share.rank}.part")
@@ -88,11 +91,10 @@ def collected(
         yield _read(path)
         return
     saved, cost = time.monotonic(), 0.0
-    for i in share.of(range(0, n, batch_size)):
-        end = min(i + batch_size, n)
-        if any(p.at <= i and end <= p.end for p in there):
-            continue
-        part, new = Part(i, batch(slice(i, end))), True
+    wanted = (slice(i, min(i + batch_size, n)) for i in share.of(range(0, n, batch_size)))
+    missing = [at for at in wanted if not any(p.at <= at.start and at.stop <= p.end for p in there)]
+    for at, made in zip(missing, over(batch, map(item, missing)), strict=True):
+        part, new = Part(at.start, made), True
         mine, there = [*mine, part], [*there, part]
         if time.monotonic() - saved > max(EVERY, cost / SHARE):
             began = time.monotonic()

@@ -9,6 +9,7 @@ from typing import Any
 
 from ddim.data import Images
 from ddim.files import Crew, digest
+from ddim.jobs.cluster import Over
 from ddim.jobs.evaluate.cells import Cell, make, real, split
 from ddim.jobs.evaluate.measured import Made
 from ddim.jobs.evaluate.scoring import Reference, Row, against_real, compared
@@ -124,13 +125,13 @@ def measure_cells(
 def share_cells(
     samplers: Mapping[Cell, Sampler], seeds: Sequence[int], data: RealSets, look: Extractor,
     *, folder: Path, num_classes: int | None, batch_size: int, tell: Heard, share: Share = ALONE,
-    crew: Crew | None = None,
+    crew: Crew | None = None, over: Over = map,
 ) -> Measured | None:  # fmt: skip
     """`measure_cells` by several processes: the one that finds all batches made measures, the others get None.
 
-    The last one at work (of `crew`) makes what those left undone that died.
+    The last one at work (of `crew`) makes what those left undone that died. `over` is how batches are made, like `map`.
     """
-    work: dict[str, Any] = {"extractor": look, "batch_size": batch_size, "folder": folder}
+    work: dict[str, Any] = {"extractor": look, "batch_size": batch_size, "folder": folder, "over": over}
     cells = sorted(samplers, key=lambda c: c.steps)
 
     done = 0
