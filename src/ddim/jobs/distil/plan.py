@@ -69,8 +69,12 @@ class StudentPlan:
 
     def _refuse_beginner(self, init: Checkpoint) -> None:
         shapes = [{n: p.shape for n, p in c.network.state_dict().items()} for c in (init, self.teacher.checkpoint)]
-        if shapes[0] != shapes[1] or init.prediction != self.prediction:
-            raise Refused(f"`init` {init.source} is another network than the teacher's, or predicts something else")
+        spaces = [None if c.autoencoder is None else c.autoencoder.identity for c in (init, self.teacher.checkpoint)]
+        if shapes[0] != shapes[1] or init.prediction != self.prediction or spaces[0] != spaces[1]:
+            raise Refused(
+                f"`init` {init.source} is another network than the teacher's, predicts something else, or walks in "
+                "another autoencoder's latents"
+            )
 
     @property
     def labelled(self) -> bool:
