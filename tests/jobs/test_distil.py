@@ -125,8 +125,12 @@ def test_what_cannot_be_taught_is_refused(teacher, images, whole, tmp_path):
     large = save_tiny(tmp_path / "large", prediction="v", shape=(3, 8, 8))
     with pytest.raises(ddim.Refused, match=r"makes pictures of \(3, 8, 8\)"):
         plan_for(ddim.load(large), images, tmp_path / "run")
-    with pytest.raises(ddim.Refused, match="is a student of 2 steps itself"):
+    with pytest.raises(ddim.Refused, match="is a student of its own 2 calls: give `start` 2"):
         plan_for(ddim.load(whole), images, tmp_path / "run")
+    named = copy.copy(teacher)
+    named.checkpoint = replace(teacher.checkpoint, labels=("cat", "dog", "owl"))
+    with pytest.raises(ddim.Refused, match="the teacher 3, cat, dog, owl"):
+        plan_for(named, images, tmp_path / "run")
     with pytest.raises(ddim.Refused, match="is a progressive student"):
         plan_for(ddim.load(whole), images, tmp_path / "run", method="tuning", stages=(1,))
 

@@ -58,10 +58,12 @@ class StudentPlan:
             raise Refused(
                 f"{checkpoint.source} is a {checkpoint.student.kind} student: take its teacher as the teacher"
             )
-        if self.labelled and (checkpoint.num_classes or 0) < len(self.images.class_names or ()):
+        names, own = self.images.class_names or (), checkpoint.labels
+        if self.labelled and ((checkpoint.num_classes or 0) < len(names) or (own and tuple(own) != tuple(names))):
             raise Refused(
-                f"{self.images.report.source} has {len(self.images.class_names or ())} classes, the teacher "
-                f"{checkpoint.num_classes}; give the data it was trained on, or none"
+                f"{self.images.report.source} has {len(names)} classes, {', '.join(names[:3])}, .., the teacher "
+                f"{checkpoint.num_classes}, {', '.join((own or ('without names',))[:3])}, ..; "
+                "give the data it was trained on, or none"
             )
         if self.init is not None:
             self._refuse_beginner(self.init.checkpoint)
@@ -114,7 +116,7 @@ class StudentPlan:
         if own is None or not self.recipe.progressive:
             return student_times(self.teacher.process, self.recipe.start)
         if own.steps != self.recipe.start:
-            raise Refused(f"this teacher is a student of {own.steps} steps itself: give `start` {own.steps}")
+            raise Refused(f"this teacher is a student of its own {own.steps} calls: give `start` {own.steps}")
         return own.tau
 
     def master(self, index: int) -> Model:

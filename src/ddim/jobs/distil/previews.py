@@ -45,8 +45,9 @@ class Previews:
         for row in range(ROWS):
             part = slice(row * n, (row + 1) * n)
             pixels += [*to_uint8(self._teacher()[part]), *to_uint8(made[part])]
+        words = f"{sampler.calls} call{'s' * (sampler.calls > 1)}"
         picture = grid(
-            pixels, n, scale=enlargement(made.shape[2], n), row_labels=("teacher", f"{sampler.calls} calls") * ROWS,
+            pixels, n, scale=enlargement(made.shape[2], n), row_labels=("teacher", words) * ROWS,
             column_labels=self.names if len(self.names) == n else None,
         )  # fmt: skip
         step = student.meta["provenance"]["steps"]
