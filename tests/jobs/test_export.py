@@ -174,6 +174,27 @@ def test_a_folder_that_is_not_whole_is_refused(exported: dict[str, Path], tmp_pa
         ddim.load(folder)
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 3), (0, 1, 8, 8)])
+def test_a_program_that_gives_another_shape_is_refused(exported: dict[str, Path], tmp_path: Path, shape) -> None:
+    """With its own hash beside it: whoever can change the one can change the other."""
+    import hashlib
+
+    from onnx import TensorProto, helper
+
+    shutil.copytree(exported["fp32"], tmp_path / "o")
+    takes = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 1, 8, 8])]
+    takes += [helper.make_tensor_value_info(name, TensorProto.INT64, ["b"]) for name in ("t", "label")]
+    constant = helper.make_tensor("w", TensorProto.FLOAT, shape, [0.0] * int(torch.zeros(shape).numel()))
+    gives = [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)]
+    graph = helper.make_graph([helper.make_node("Identity", ["w"], ["out"])], "g", takes, gives, [constant])
+    program = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    (tmp_path / "o/network.onnx").write_bytes(program)
+    facts = json.loads((tmp_path / "o/ddim.json").read_text())
+    facts["sha256"] = hashlib.sha256(program).hexdigest()
+    (tmp_path / "o/ddim.json").write_text(json.dumps(facts))
+    assert run("sample", tmp_path / "o", "--count", 1, "--steps", 2, "--label", 1, "--out", tmp_path / "made") == 2
+
+
 def test_a_mix_of_classes_and_a_bench_are_refused(exported: dict[str, Path]) -> None:
     model = ddim.load(exported["fp32"])
     with pytest.raises(ValueError, match="mix of classes"):
