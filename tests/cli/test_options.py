@@ -47,6 +47,8 @@ OWN_MEANING = {
     "fit": "of training: to --size, which is the images' own there",
     "size": "of training: of what is learnt",
     "skip_unreadable": "of training",
+    "held_out": "of training: how many",
+    "init": "of a run; of a student",
 }
 """Names that commands document by themselves although others do, and why the words cannot be shared."""
 
@@ -97,7 +99,7 @@ def test_arguments_keep_their_places():
         "reconstruct": ["model", "data"], "consistency": ["model"], "interpolate": ["model"],
         "edit": ["model", "image"], "evaluate": ["model", "data"], "tune": ["model", "data"], "bench": ["model"],
         "demo": ["model"], "measure": ["folder", "data"], "ema": ["trained"], "distil": ["model", "data"],
-        "likelihood": ["model", "data"],
+        "likelihood": ["model", "data"], "train-autoencoder": ["data"],
     }  # fmt: skip
 
 

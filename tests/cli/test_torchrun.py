@@ -123,8 +123,8 @@ def test_processes_share_an_encoding_and_the_last_one_joins_it(tiny_folder, tmp_
 
     made, keep = Pieces.made, []
 
-    def besides(self, names, make, share):
-        for name in made(self, names, make, share):
+    def besides(self, *what, **how):
+        for name in made(self, *what, **how):
             if not keep:
                 keep.append(Crew(place / "recipe.json"))  # the second process is at work by now
             yield name

@@ -49,6 +49,28 @@ class OfClasses(Learning):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OfSteps:
+    """A run of so many optimizer steps."""
+
+    max_steps: int = 10000
+    """Optimizer steps, counted from the beginning of the run."""
+    lr_decay_steps: int | None = None
+    """Let the learning rate fall as a cosine to lr/100 at this step. Default: constant."""
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    """Adam, or Adam with decoupled weight decay."""
+    weight_decay: float = 0.0
+    """Weight decay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfBatches:
+    """A run whose batches are as large whatever its network."""
+
+    batch_size: int = 64
+    """Images of one optimizer step, over all processes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OfImages:
     """How the images of a run are read."""
 

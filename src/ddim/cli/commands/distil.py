@@ -14,7 +14,7 @@ from ddim.refused import Refused
 
 
 @options.command
-class Command(learning.OfClasses):
+class Command(learning.OfBatches, learning.OfClasses):
     """Make a student of a trained model: progressive distillation halves its steps, consistency goes to one or two.
 
     The run folder is the student. Without DATA the teacher's own pictures serve, made once and kept in the cache.
@@ -49,8 +49,6 @@ class Command(learning.OfClasses):
     """How many of the teacher's own pictures, where there is no DATA."""
     guidance: float = 1.0
     """Weight of classifier-free guidance that is folded in: the student's one call stands for two of its teacher's."""
-    batch_size: int = 64
-    """Images of one optimizer step, over all processes."""
     lr: float = 3e-4
     """Learning rate after the warm-up; it falls to 0 in each stage."""
     warmup: int = 20

@@ -15,7 +15,7 @@ from ddim.refused import Refused
 
 
 @options.command
-class Command(OfProcess, learning.OfImages, learning.OfClasses):
+class Command(OfProcess, learning.OfImages, learning.OfSteps, learning.OfClasses):
     """Train a noise-prediction network on your own images; the run folder is the model."""
 
     data: tyro.conf.Positional[str | None] = None
@@ -32,17 +32,10 @@ class Command(OfProcess, learning.OfImages, learning.OfClasses):
     that has one. They are encoded once into the cache, and scaled to mean 0 and std 1 as measured on the data.
     Default: that of --init, or pixels."""
     max_steps: int = 10000
-    """Optimizer steps, counted from the beginning of the run."""
     batch_size: int | None = None
     """Images of one optimizer step, over all processes. Default: the preset's, 32 for small networks, else 64."""
     lr: float | None = None
     """Learning rate after the warm-up. Default: the preset's, 2e-3 for small networks, else 2e-4; with --init 2e-4."""
-    lr_decay_steps: int | None = None
-    """Let the learning rate fall as a cosine to lr/100 at this step. Default: constant."""
-    optimizer: Literal["adam", "adamw"] = "adamw"
-    """Adam, or Adam with decoupled weight decay."""
-    weight_decay: float = 0.0
-    """Weight decay."""
     OLD: ClassVar = {"clip": "grad_clip"}
     min_snr_gamma: float | None = None
     """Weight the loss by min(SNR, gamma); 0: all times alike. Default: 5 on --process ddpm, else 0."""

@@ -14,7 +14,7 @@ from ddim.refused import Refused
 
 
 @options.command
-class Command(learning.OfImages, learning.Learning):
+class Command(learning.OfImages, learning.OfSteps, learning.OfBatches, learning.Learning):
     """Train an autoencoder on your own images; the run folder is the autoencoder, as diffusers loads it.
 
     Its latents are scaled to mean 0 and std 1 as measured on the data. Next: ddim train DATA --autoencoder AE.
@@ -43,18 +43,11 @@ class Command(learning.OfImages, learning.Learning):
     held_out: int | None = None
     """Images to measure PSNR and FD on, never learnt from. Default: 1000, or a tenth where there are fewer."""
     max_steps: int = 10000
-    """Optimizer steps, counted from the beginning of the run."""
     batch_size: int = 16
-    """Images of one optimizer step, over all processes."""
     lr: float = 1e-3
     """Learning rate after the warm-up."""
     warmup: int = 200
-    lr_decay_steps: int | None = None
-    """Let the learning rate fall as a cosine to lr/100 at this step. Default: constant."""
     optimizer: Literal["adam", "adamw"] = "adam"
-    """Adam, or Adam with decoupled weight decay."""
-    weight_decay: float = 0.0
-    """Weight decay."""
 
     def settled(self, parse: Callable[[Command], Command]) -> Command:
         """With the run's own options for those not given, where one is gone on with; `parse` reads argv over others."""
