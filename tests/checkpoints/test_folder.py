@@ -174,7 +174,11 @@ def test_schedules_are_those_of_diffusers(changes: dict[str, Any], tmp_path: Pat
     """Sigmoid and laplace included, which diffusers trains with and cannot sample by DDIM."""
     from diffusers import DDPMScheduler
 
-    theirs = DDPMScheduler.from_config(json.loads((MNIST / "scheduler/scheduler_config.json").read_text()) | changes)
+    settings = json.loads((MNIST / "scheduler/scheduler_config.json").read_text()) | changes
+    try:
+        theirs = DDPMScheduler.from_config(settings)
+    except NotImplementedError:
+        pytest.skip(f"this diffusers has no {changes}")  # 0.35 has no laplace
     ours = load_folder(copied(tmp_path, **changes)).schedule
     assert torch.allclose(ours.alpha_bar[1:], theirs.alphas_cumprod.double(), rtol=2e-3, atol=1e-6)  # theirs: float32
 
