@@ -33,11 +33,11 @@ def psnr(a, b):
     return float(10 * torch.log10(4 / (a - b).double().square().mean()))
 
 
-@pytest.mark.parametrize("method", ["exact", "bdia"])
-def test_encode_then_decode_gives_the_files_back(capsys, tiny_folder, pictures, tmp_path, method):
+@pytest.mark.parametrize(("method", "more"), [("exact", ()), ("bdia", ()), ("exact", ("--start", 2))])
+def test_encode_then_decode_gives_the_files_back(capsys, tiny_folder, pictures, tmp_path, method, more):
     code, text, err = ddim(
         capsys, "encode", tiny_folder, pictures, "--steps", 8, "--method", method, "--label", "0,1,2,0",
-        "--batch-size", 3, "--out", tmp_path / "z.safetensors",
+        "--batch-size", 3, "--out", tmp_path / "z.safetensors", *more,
     )  # fmt: skip
     assert code == 0, err
     assert re.search("4 images: round trip (at least [0-9.]+ dB|bit for bit), ", text) and "inf dB" not in text
@@ -244,8 +244,9 @@ def test_edits(capsys, tiny_folder, pictures, tmp_path):
 def test_a_row_says_what_carried_its_images():
     """Beside an error of 0, "solved 0.0%" would read as a contradiction: the coupled scheme made it 0."""
     x = torch.randn(4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    found = Certificate(torch.full((4,), 1e-2), torch.full((4,), torch.inf), torch.zeros(4), torch.full((4,), 8))
-    recipe = LatentRecipe((9, 5, 1, 0), "exact", "model", {}, 0.9, 1e-5)
+    found = Certificate(torch.full((4,), 1e-2), torch.full((4,), torch.inf), torch.zeros(4), torch.full((4,), 8),
+                        torch.zeros(4, dtype=torch.int64))  # fmt: skip
+    recipe = LatentRecipe((9, 5, 1, 0), "exact", "model", {}, 0.9, 1e-5, ())
     for method, coupled, word, share in (
         ("exact", [1, 1, 1, 1], "coupled", 0.0),
         ("exact", [0, 1, 0, 0], "75.0%, rest coupled", 0.75),

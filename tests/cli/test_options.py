@@ -28,6 +28,7 @@ OWN_MEANING = {
     "steps": "left open where --tau or the encoding can say it; network calls of a bench",
     "eta": "one, a list, that of a table, or what the kind of edit has",
     "n": "of the data, not of seeds",
+    "start": "the time of an encoding, or a teacher's steps (--from)",
     "seed": "of training, of ten latents, of one strip's noise",
     "seeds": "all of them, or one an edit",
     "solver": "one, a list, the one tuned for",

@@ -117,6 +117,20 @@ class Fitted:
                 print(f"note: {words}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """Pictures on their way to latents."""
+
+    start: float | None = None
+    """Noise images to this time by their place's noise, and encode from there: 1 gives real images latents with the
+    right law; decoding takes the noise off again."""
+
+    @property
+    def begins(self) -> float | None:
+        """The time, as the process has it."""
+        return None if self.start is None else typed.time_of(self.start)
+
+
 @dataclass(frozen=True)
 class OfData(Fitted, Skipping):
     """Real images beside the model, or beside other images."""

@@ -71,16 +71,11 @@ class HandedOver(Beside):
     @cached_property
     def steering(self) -> dict[str, Any]:
         early = {} if self.early is None else {"early": self.other(self.early)}
-        return {**super().steering, **early, **({} if self.at is None else {"at": _time(self.at)})}
-
-
-def _time(t: float) -> float:
-    """As a process has it: times of a schedule are whole numbers, and a whole one is a time of any."""
-    return int(t) if t.is_integer() else t
+        return {**super().steering, **early, **({} if self.at is None else {"at": typed.time_of(self.at)})}
 
 
 def _interval(text: str) -> tuple[float, ...]:
-    found = tuple(map(_time, typed.reals(text, "--interval")))
+    found = tuple(map(typed.time_of, typed.reals(text, "--interval")))
     if len(found) != 2:
         raise Refused(f'--interval takes two times like "200,800", got {text!r}')
     return found

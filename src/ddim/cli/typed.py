@@ -149,3 +149,8 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     if not found:
         raise Refused(f"no images in {', '.join(map(str, paths)) or 'nothing'}; name image files or folders of them")
     return found
+
+
+def time_of(t: float) -> float:
+    """As a process has it: times of a schedule are whole numbers, and a whole one is a time of any."""
+    return int(t) if t.is_integer() else t

@@ -176,14 +176,15 @@ class Model(Ready):
         return self.sampler(**how).sample(wanted, latents=latents, batch_size=batch_size, progress=progress)
 
     def encode(
-        self, x: Tensor, *, method: Method = "exact", progress: Tell | None = None, **how: Unpack[How]
-    ) -> Latents:
+        self, x: Tensor, *, method: Method = "exact", start: Time | None = None, progress: Tell | None = None,
+        **how: Unpack[How],
+    ) -> Latents:  # fmt: skip
         """Latents of images x (n, C, H, W) in [-1, 1]; see `ddim.encode`. Never clips: that has no inverse.
 
-        progress: see `ddim.encode`. how: steps, spacing, tau, label, conditions, guidance, null, precision, ..: see
-        `sampler`.
+        start, progress: see `ddim.encode`. how: steps, spacing, tau, label, conditions, guidance, null, precision, ..:
+        see `sampler`.
         """
-        return self.sampler(**how).encode(x, method, progress=progress)
+        return self.sampler(**how).encode(x, method, start=start, progress=progress)
 
     def decode(self, latents: Latents | Tensor, **how: Unpack[How]) -> Tensor:
         """Images of latents; with `Latents`, their own times unless others are given (then it warns).

@@ -167,8 +167,8 @@ class Sampler:
         return trajectory(self.denoise, self.solver, self.tau, x_T, draw, conditions=self.conditions(seeds))
 
     def encode(
-        self, x: Tensor, method: Method = "exact", *, seeds: Sequence[int] | None = None,
-        progress: Tell | None = None,
+        self, x: Tensor, method: Method = "exact", *, start: Any | None = None,
+        seeds: Sequence[int] | None = None, progress: Tell | None = None,
     ) -> Latents:  # fmt: skip
         """Latents of pictures (B, C, H, W) in [-1, 1], by DDIM on these times; see `ddim.encode`. Never clips.
 
@@ -176,14 +176,17 @@ class Sampler:
         the autoencoder, between pictures.
 
         Args:
-            seeds: for rules that read them (label "cycle"); default 0..B-1.
-            progress: see `ddim.encode`.
+            start, progress: see `ddim.encode`.
+            seeds: see `ddim.encode`; also for rules that read them (label "cycle"). Default 0..B-1.
         """
-        told = self.conditions(range(len(x)) if seeds is None else seeds)
+        seeds = range(len(x)) if seeds is None else seeds
+        told = self.conditions(seeds)
         with undisturbed(self.device), torch.no_grad():
             states = self.space.encode(x.to(self.device))
             back = None if self.space.lossless else self.space.decode(states)
-            found = encode(self.bare, states, self.tau, method, conditions=told, progress=progress)
+            found = encode(
+                self.bare, states, self.tau, method, start=start, seeds=seeds, conditions=told, progress=progress
+            )
         fidelity = None if back is None else Reproduction.of(back, x.to(self.device))
         return replace(found, certificate=found.certificate.scaled(self.space.unit), fidelity=fidelity)
 

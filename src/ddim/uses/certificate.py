@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,16 +13,26 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Road:
+    """Falling times a latent was solved on; `start`: the last of them, where the image was noised to it."""
+
+    tau: tuple[Any, ...]
+    start: Any | None = None
+
+
+@dataclass(frozen=True)
 class LatentRecipe:
     """What must be the same when decoding, for decode to return the image.
 
     Attributes:
-        tau: the times, falling.
+        tau: the times asked for, falling.
         method: "naive", "implicit", "bdia" or "exact".
         model: digest of the schedule and of the network's weights.
         conditions: label, guidance and the like, as JSON values.
         gamma: of the coupled scheme.
         tolerance: of the implicit solve.
+        roads: those that the certificate's `road` counts: the first is tau, or tau down to the level the images were
+            noised to; then finer ones of as many steps.
     """
 
     tau: tuple[Any, ...]
@@ -31,6 +41,7 @@ class LatentRecipe:
     conditions: dict[str, Any]
     gamma: float
     tolerance: float
+    roads: tuple[Road, ...]
 
     def differences(self, tau: Sequence[Any], model: str, conditions: dict[str, Any]) -> list[str]:
         """What another recipe changes, in words; empty when it decodes what this one encoded."""
@@ -57,18 +68,20 @@ class Certificate:
         residual: worst |x_t - DDIM's step from x_s| over the steps, float64; nan where nothing was solved.
         psnr: of decode(encode(x)) against x, in dB, peak to peak 2, float64; inf when equal.
         max_error: the largest |decode(encode(x)) - x|, float64.
-        nfe: network rows that encoding spent, int64 (the decoding that measures psnr costs S more).
+        nfe: network rows that encoding spent, int64 (the decoding that measures psnr costs S more a road tried).
+        road: which of the recipe's roads its one state was solved on, int64; -1 where there are two states (`bdia`).
     """
 
     residual: Tensor
     psnr: Tensor
     max_error: Tensor
     nfe: Tensor
+    road: Tensor
 
     def scaled(self, unit: float) -> Certificate:
         """The same errors in units 1 / `unit` as large."""
         psnr = self.psnr - 20.0 * math.log10(unit)
-        return Certificate(self.residual, psnr, self.max_error * unit, self.nfe)
+        return replace(self, psnr=psnr, max_error=self.max_error * unit)
 
     def __repr__(self) -> str:
         if not len(self.psnr):
@@ -79,8 +92,14 @@ class Certificate:
         return (
             f"{len(self.psnr)} images: round trip {'bit for bit' if back == math.inf else f'at least {back:.1f} dB'}, "
             f"largest error {float(self.max_error.max()):.1e}, worst residual {worst}, "
-            f"{float(self.nfe.double().mean()):.1f} NFE an image"
+            f"{float(self.nfe.double().mean()):.1f} NFE an image; {self._roads()}"
         )
+
+    def _roads(self) -> str:
+        asked, coupled = int((self.road == 0).sum()), int((self.road < 0).sum())
+        finer = len(self.road) - asked - coupled
+        parts = {"one state on the times asked for": asked, "one state on finer times": finer, "two states": coupled}
+        return ", ".join(f"{name} {count}" for name, count in parts.items() if count)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

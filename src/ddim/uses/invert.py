@@ -19,9 +19,11 @@ from torch import Tensor
 from ddim.denoise import NONE, Conditions, Denoiser, bound, labels
 from ddim.refused import Refused
 from ddim.solve import Implicit, gamma_for, refuse_whole_numbers
-from ddim.uses.certificate import Certificate, LatentRecipe, compared
+from ddim.uses.certificate import LatentRecipe
+from ddim.uses.finer import roads_of
 from ddim.uses.latents import Latents
-from ddim.uses.roads import METHODS, Job, Method, Steps, Tell, walked
+from ddim.uses.roads import METHODS, Job, Method, Steps, Tell, work
+from ddim.uses.trip import Trip
 
 PROMISED = {torch.float64: 120.0}  # dB of the round trip below which `exact` does not trust a solve; else 60
 
@@ -33,6 +35,8 @@ def encode(
     tau: Sequence[Any],
     method: Method = "exact",
     *,
+    start: Any | None = None,
+    seeds: Sequence[int] | None = None,
     solver: Implicit | None = None,
     label: Tensor | None = None,
     conditions: Conditions = NONE,
@@ -45,53 +49,48 @@ def encode(
         x_0: images at tau[-1], (B, *), float; float64 images of a float64 network are encoded to 1e-9.
         tau: falling times, as for sampling; walked in reverse. It may start below T: then x_T is the state there.
         method: "naive": eps asked at the end that is known, with that end's time. "implicit": see `Implicit`.
-            "bdia": see `Coupled`. "exact": implicit, and the coupled scheme for the images it did not solve.
+            "bdia": see `Coupled`. "exact": implicit, on finer times (`roads_of`) for the images that tau does not
+            solve, and the coupled scheme for those that remain.
+        start: a time that images are noised to, signal x_0 + noise z, and encoded from: then latents of real images,
+            which are less noisy than anything the model has seen, follow the law. Decoding takes the same z off.
+        seeds: of z, which finer times begin with in any case; one an image, default 0..B-1.
         solver: settings of the implicit solve in place of the default ones.
         label: the condition "label", one row an image; or all `conditions` handed to the network at every call.
         progress: called with the steps done and all of them: up, and down again to measure the round trip. They become
-            more where images turn out to need the coupled scheme.
+            more where images turn out to need finer times or the coupled scheme.
 
     Raises:
         Refused: images of whole numbers; an unknown method; a denoiser that is not invertible (a clip, a
-            threshold); tau not falling; "bdia" with fewer than 2 steps, or "exact" where one step could not be solved.
+            threshold); tau not falling; a start that is not below tau[0]; "bdia" with fewer than 2 steps, or "exact"
+            where one step could not be solved.
     """
     refuse_whole_numbers(x_0)
     if method not in METHODS:
         raise Refused(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    seeds = tuple(range(len(x_0)) if seeds is None else seeds)
+    if len(seeds) != len(x_0):
+        raise Refused(f"{len(x_0)} images need {len(x_0)} seeds, got {len(seeds)}")
     steps = Steps(progress)
     job = Job(_checked(denoise, conditions | labels(label)), tuple(tau), steps.one)
     tau = job.checked()
-    steps.plan(2 * (len(tau) - 1))
     solver = _default_solver(x_0.dtype) if solver is None else solver
-    recipe = LatentRecipe(tau, method, *described(job.denoise), gamma_for(len(tau) - 1), solver.tolerance)
-    x_T, residual, nfe = walked(job, method, solver, work(x_0))
-    x_T = x_T.to(x_0.dtype)
-    measured = torch.full((len(x_0), 2), torch.nan, dtype=torch.float64)
-    if method != "bdia":
-        measured = compared(job.down(work(x_T)).to(x_0.dtype), x_0)
-    unsolved = ~(residual <= solver.tolerance)
-    broken = unsolved | ~(measured[:, 0] >= PROMISED.get(x_0.dtype, 60.0))
-    coupled = broken if method == "exact" else torch.full((len(x_0),), method == "bdia")
-    rows = torch.nonzero(coupled).flatten()
-    if len(rows) and len(tau) < 3 and method == "exact":
-        found = f"{len(rows)} of {len(x_0)} images have no preimage in 1 step"
-        raise Refused(f"{found}; the coupled scheme, which encodes every image, needs at least 2 steps")
-    steps.plan(2 * (len(tau) - 1) if len(rows) and method == "exact" else 0)
-    states = _coupled(job, rows, recipe.gamma, x_0, x_T, measured) if len(rows) else None
-    nfe[rows] += len(tau) - 1
+    roads = roads_of(job.denoise.process, tau, start)[: None if method == "exact" else 1]
+    gamma = gamma_for(len(roads[0].tau) - 1)
+    recipe = LatentRecipe(tau, method, *described(job.denoise), gamma, solver.tolerance, roads)
+    trip = Trip.of(job, x_0, seeds, steps)
+    left = torch.arange(len(x_0))
+    for k, road in enumerate(roads if method != "bdia" else ()):
+        left = trip.solve(left, k, road, method, solver, PROMISED.get(x_0.dtype, 60.0))
+    found, states = trip.certificate, None
+    if method in ("exact", "bdia") and len(left):
+        if len(roads[0].tau) < 3 and method == "exact":
+            lost = f"{len(left)} of {len(x_0)} images have no preimage in 1 step"
+            raise Refused(f"{lost}; the coupled scheme, which encodes every image, needs at least 2 steps")
+        states = trip.couple(left, roads[0], gamma)
     steps.end()
-    certificate = Certificate(residual, measured[:, 0], measured[:, 1], nfe)
-    names = tuple(torch.nonzero(unsolved).flatten().tolist()) if method in ("implicit", "exact") else ()
-    return Latents(x_T, recipe, certificate, coupled, states, names)
-
-
-def _coupled(job: Job, rows: Tensor, gamma: float, x_0: Tensor, x_T: Tensor, measured: Tensor) -> Tensor:
-    """Both states of these images by the coupled scheme; their x_T and their round trip are put into their places."""
-    part, on = job.rows(rows), rows.to(x_0.device)
-    states = part.coupled(work(x_0[on]), gamma)
-    x_T[on] = states[:, 0].to(x_T.dtype)
-    measured[rows] = compared(part.coupled_down(states, gamma).to(x_0.dtype), x_0[on])
-    return states
+    unsolved = {"exact": found.road < 0, "implicit": ~(found.residual <= solver.tolerance)}.get(method)
+    names = () if unsolved is None else tuple(torch.nonzero(unsolved).flatten().tolist())
+    return Latents(trip.x_T, recipe, found, found.road < 0, states, names, seeds=seeds)
 
 
 @torch.no_grad()
@@ -103,7 +102,7 @@ def decode(
     label: Tensor | None = None,
     conditions: Conditions = NONE,
 ) -> Tensor:
-    """The images of latents: DDIM down tau, and the coupled scheme for the images that were encoded by it.
+    """The images of latents: DDIM down the times each was encoded on, and the coupled scheme for those encoded by it.
 
     Args:
         denoise: the denoiser that encoded, or another.
@@ -131,11 +130,17 @@ def decode(
             f"decoded under another recipe than encoded ({'; '.join(changed)}): these are new images",
             stacklevel=3,
         )
-    y = job.down(work(latents.x_T))
-    rows = torch.nonzero(latents.coupled).flatten()
-    if latents.states is not None and not changed:
-        states = latents.states.to(y.device)
-        y[rows.to(y.device)] = job.rows(rows).coupled_down(states, recipe.gamma)
+        return job.down(work(latents.x_T)).to(latents.dtype)
+    y, seeds = work(latents.x_T).clone(), latents.seeds or range(len(latents))
+    for k, road in enumerate(recipe.roads):
+        rows = torch.nonzero(latents.certificate.road == k).flatten()
+        if len(rows):
+            own = [seeds[i] for i in rows.tolist()]
+            y[rows.to(y.device)] = job.on(road, rows).image(y[rows.to(y.device)], road, own)
+    if latents.states is not None:
+        rows, road = torch.nonzero(latents.coupled).flatten(), recipe.roads[0]
+        states, own = latents.states.to(y.device), [seeds[i] for i in rows.tolist()]
+        y[rows.to(y.device)] = job.on(road, rows).coupled_image(states, recipe.gamma, road, own)
     return y.to(latents.dtype)
 
 
@@ -144,11 +149,6 @@ def _default_solver(dtype: torch.dtype) -> Implicit:
     if dtype == torch.float64:
         return Implicit(tolerance=1e-9, difference=1e-6)
     return Implicit()
-
-
-def work(x: Tensor) -> Tensor:
-    """The states' own precision, float64; float32 on devices without it."""
-    return x.double() if x.device.type != "mps" else x.float()
 
 
 def _checked(denoise: Denoiser, conditions: Conditions) -> Denoiser:

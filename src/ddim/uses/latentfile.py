@@ -24,27 +24,30 @@ from ddim.stored import (
     object_from_json,
     only,
 )
-from ddim.uses.certificate import Certificate, LatentRecipe, Reproduction
+from ddim.uses.certificate import Certificate, LatentRecipe, Reproduction, Road
 from ddim.uses.roads import METHODS
 
 FIDELITY = ("fidelity_psnr", "fidelity_max_error")
-CERTIFICATE = ("residual", "psnr", "max_error", "nfe")
+CERTIFICATE = ("residual", "psnr", "max_error", "nfe", "road")
+WHOLE = {"nfe": torch.int64, "road": torch.int64, "coupled": torch.bool}
+LISTS = ("unsolved", "names", "seeds")
 
 
-def read_recipe(text: str, where: str) -> tuple[LatentRecipe, tuple[int, ...], tuple[str, ...]]:
-    """The recipe, the images that were not solved, and the images' names.
+def read_recipe(text: str, where: str) -> tuple[LatentRecipe, dict[str, Any]]:
+    """The recipe, and by name the images that were not solved, the images' names and seeds.
 
     Raises:
         Refused: a field missing or of another type; names it.
     """
     told = object_from_json(text, f"the recipe in {where}")
+    told = {"roads": [{"tau": told.get("tau")}], "seeds": [], **told}  # of files before there were several roads
     missing = [name for name in FIELDS if told.get(name) is None]
     if missing:
         raise Refused(f"{where}: its recipe lacks {', '.join(missing)}; encode again")
     fields = checked({name: told[name] for name in FIELDS}, FIELDS, where)
     checked(fields["conditions"], CONDITIONS, where)
-    unsolved, names = fields.pop("unsolved"), fields.pop("names")
-    return LatentRecipe(**fields), unsolved, names
+    lists = {name: fields.pop(name) for name in LISTS}
+    return LatentRecipe(**fields), lists
 
 
 def read_columns(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
@@ -53,7 +56,9 @@ def read_columns(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     Raises:
         Refused: one missing, of another type, or latents that are not finite.
     """
-    rows = dict.fromkeys(CERTIFICATE, torch.float64) | {"nfe": torch.int64, "coupled": torch.bool}
+    rows = dict.fromkeys(CERTIFICATE, torch.float64) | WHOLE
+    if "road" not in tensors and "coupled" in tensors:
+        tensors = {**tensors, "road": -tensors["coupled"].long()}
     if any(name in tensors for name in FIDELITY):
         rows |= dict.fromkeys(FIDELITY, torch.float64)
     for name in ("x_T", *rows):
@@ -90,6 +95,16 @@ def _times(value: Any) -> tuple[Any, ...] | None:
     return times if falls else None
 
 
+def _roads(value: Any) -> tuple[Road, ...] | None:
+    def fits(road: Any) -> bool:
+        known = isinstance(road, Mapping) and {"tau"} <= set(road) <= {"tau", "start"}
+        times = _times(road["tau"]) if known else None
+        return times is not None and road.get("start") in (None, times[-1])
+
+    roads = listed(value, fits)
+    return tuple(Road(tuple(r["tau"]), r.get("start")) for r in roads) if roads else None
+
+
 def _file_names(value: Any) -> tuple[str, ...] | None:
     """Files are written under these."""
 
@@ -112,6 +127,8 @@ FIELDS: dict[str, Rule] = {
     "tolerance": POSITIVE,
     "unsolved": ("a list of whole numbers from 0", lambda v: listed(v, lambda i: is_whole(i, 0))),
     "names": ("a list of file names", _file_names),
+    "roads": ("a list of falling times, each with its start", _roads),
+    "seeds": ("a list of whole numbers from 0", lambda v: listed(v, lambda i: is_whole(i, 0))),
 }
 CONDITIONS: dict[str, Rule] = {
     "guidance": NUMBER,

@@ -19,7 +19,7 @@ from torch import Tensor
 from ddim.files import read_tensors, write_tensors
 from ddim.refused import Refused
 from ddim.uses.certificate import Certificate, LatentRecipe, Reproduction
-from ddim.uses.latentfile import read_columns, read_recipe
+from ddim.uses.latentfile import LISTS, read_columns, read_recipe
 
 FORMAT = "1"
 
@@ -36,6 +36,7 @@ class Latents:
         states: float64 (K, 2, *): x at tau[0] and tau[1] of the K coupled images, in order; None without any.
         unsolved: indices of the images whose implicit solve did not reach the tolerance on every step.
         names: of the images, where they have any.
+        seeds: of the noise that roads with a start begin with, one an image.
         fidelity: of the autoencoder, where the states are its latents; the certificate is of the inversion alone.
     """
 
@@ -47,6 +48,7 @@ class Latents:
     unsolved: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
     fidelity: Reproduction | None = None
+    seeds: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         made = f"{self.recipe.method}, {len(self.recipe.tau) - 1} steps from {self.recipe.tau[0]}"
@@ -114,7 +116,7 @@ class Latents:
             tensors |= {f"fidelity_{name}": value for name, value in vars(self.fidelity).items()}
         if self.states is not None:
             tensors["states"] = self.states
-        recipe = {**asdict(self.recipe), "unsolved": list(self.unsolved), "names": list(self.names)}
+        recipe = {**asdict(self.recipe), **{name: list(getattr(self, name)) for name in LISTS}}
         write_tensors(path, tensors, {"ddim_latents": FORMAT, "recipe": json.dumps(recipe)}, new=True)
 
     @classmethod
@@ -127,8 +129,8 @@ class Latents:
         tensors, metadata = read_tensors(path)
         if metadata.get("ddim_latents") != FORMAT:
             raise Refused(f"{path} holds no latents of this version; make them with `ddim encode`")
-        recipe, unsolved, names = read_recipe(metadata.get("recipe", ""), str(path))
-        found = cls(recipe=recipe, unsolved=unsolved, names=names, **read_columns(tensors, str(path)))
+        recipe, lists = read_recipe(metadata.get("recipe", ""), str(path))
+        found = cls(recipe=recipe, **lists, **read_columns(tensors, str(path)))
         found.check(str(path))
         return found
 
@@ -143,12 +145,17 @@ class Latents:
         if self.fidelity is not None:
             counts |= {f"fidelity_{name}": len(value) for name, value in vars(self.fidelity).items()}
         own = {name: len(self.recipe.conditions[name]) for name in _per_image(self.recipe.conditions)}
-        counts |= own | ({"names": len(self.names)} if self.names else {})
+        counts |= own | {name: len(held) for name in ("names", "seeds") if (held := getattr(self, name))}
         odd = [f"{name} for {count}" for name, count in counts.items() if count != n]
         if odd:
             raise Refused(f"{where} holds {n} latents, but {odd[0]}")
         if any(not 0 <= i < n for i in self.unsolved):
             raise Refused(f"{where}: unsolved names images beyond its {n}")
+        road, roads = self.certificate.road, self.recipe.roads
+        if not torch.equal(self.coupled, road < 0) or bool(((road < -1) | (road >= len(roads))).any()):
+            raise Refused(f"{where}: road names none of its {len(roads)} roads, or does not fit the coupled images")
+        if not self.seeds and any(r.start is not None for r in roads):
+            raise Refused(f"{where}: images were noised to the start of a road, but their seeds are missing")
         shape = None if self.states is None else tuple(self.states.shape)
         if (coupled or shape is not None) and shape != (coupled, 2, *self.shape[1:]):
             raise Refused(f"{where}: states of shape {shape} do not fit {coupled} coupled images, {tuple(self.shape)}")
@@ -164,6 +171,7 @@ class Latents:
             coupled=self.coupled[at], states=None if self.states is None else self.states[before : before + inside],
             fidelity=None if self.fidelity is None else Reproduction(*(v[at] for v in vars(self.fidelity).values())),
             unsolved=tuple(i - start for i in self.unsolved if start <= i < stop), names=self.names[at],
+            seeds=self.seeds[at],
         )  # fmt: skip
 
     @classmethod
@@ -190,6 +198,7 @@ class Latents:
             tuple(start + i for start, p in zip(starts, parts, strict=True) for i in p.unsolved),
             tuple(name for p in parts for name in p.names),
             _joined_fidelity(parts),
+            tuple(seed for p in parts for seed in p.seeds),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 from ddim.denoise import Denoiser
 from ddim.refused import Refused
 from ddim.solve import DDIM, Coupled, Implicit, Older, Solved, Step, end_of, trajectory
+from ddim.uses.certificate import Road
+from ddim.uses.finer import cleaned
 
 Method = Literal["naive", "implicit", "bdia", "exact"]
 METHODS: tuple[Method, ...] = ("naive", "implicit", "bdia", "exact")
@@ -59,6 +61,16 @@ class Job(NamedTuple):
 
     def rows(self, rows: Tensor) -> Job:
         return self._replace(denoise=self.denoise.rows(rows))
+
+    def on(self, road: Road, rows: Tensor) -> Job:
+        return self.rows(rows)._replace(tau=road.tau)
+
+    def image(self, x_T: Tensor, road: Road, seeds: Sequence[int]) -> Tensor:
+        """What DDIM makes of x_T at the end of a road, its noise taken off."""
+        return cleaned(self.denoise.process, self.down(x_T), road, seeds)
+
+    def coupled_image(self, states: Tensor, gamma: float, road: Road, seeds: Sequence[int]) -> Tensor:
+        return cleaned(self.denoise.process, self.coupled_down(states, gamma), road, seeds)
 
     def down(self, x_T: Tensor) -> Tensor:
         return end_of(self.walk(DDIM(), self.tau, x_T))
@@ -108,3 +120,8 @@ def _solve(job: Job, solver: Implicit, x: Tensor, retire: bool) -> tuple[Tensor,
         if not len(rows):
             break
     return x, residual, nfe
+
+
+def work(x: Tensor) -> Tensor:
+    """The states' own precision, float64; float32 on devices without it."""
+    return x.double() if x.device.type != "mps" else x.float()

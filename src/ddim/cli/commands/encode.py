@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @options.command
 class Command(
     options.OnDevice, options.Exactly, options.Batched, steered.Steered, options.Labelled, options.Walked, options.Out,
-    pictures.Fitted, pictures.Skipping, clustered.OnCluster, options.OfModel,
+    pictures.Fitted, pictures.Skipping, pictures.Started, clustered.OnCluster, options.OfModel,
 ):  # fmt: skip
     """Images to latents: from them `ddim decode` gives the images back. A clip has no inverse and is switched off."""
 
@@ -32,8 +32,8 @@ class Command(
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Where the latents go: a new .safetensors file."""
     method: Literal["exact", "implicit", "bdia", "naive"] = "exact"
-    """exact: every image comes back. implicit: exact where the solve converges. bdia: a coupled scheme, exact for
-    every network at one call a step. naive: the published reversal, for comparison."""
+    """exact: every image comes back, on finer times where those asked for cannot be solved. implicit: exact where the
+    solve converges. bdia: a coupled scheme, exact for every network. naive: the published reversal, for comparison."""
     batch_size: int = 32
 
     def run(self) -> None:
@@ -57,7 +57,7 @@ class Command(
 
         def encode(said: tuple[int, Tensor]) -> Latents:
             i, x = said
-            return sampler.encode(x, self.method, seeds=range(i, i + len(x)))
+            return sampler.encode(x, self.method, start=self.begins, seeds=range(i, i + len(x)))
 
         pieces = ddim.jobs.Pieces(out, lambda: self._recipe(sampler, files), ddim.Latents.save, ddim.Latents.load)
         with show.progress(len(files), "images") as bar:
@@ -82,7 +82,8 @@ class Command(
 
     def _recipe(self, sampler: ddim.Sampler, files: list[Path]) -> dict[str, object]:
         images = digest([[f.name, sha256(f)] for f in files])
-        return {**sampler.recipe, "images": images, "method": self.method, "fit": self.fit, "batch": self.batch_size}
+        return {**sampler.recipe, "images": images, "method": self.method, "fit": self.fit, "batch": self.batch_size,
+                "start": self.start}  # fmt: skip
 
     def _tell(self, latents: Latents, files: list[Path], std: float) -> None:
         print(latents.said)
@@ -92,6 +93,6 @@ class Command(
             more = f" and {len(latents.unsolved) - 8} more" if len(latents.unsolved) > 8 else ""
             then = "encoded by the coupled scheme" if self.method == "exact" else "their latents are not exact"
             print(f"not solved to {latents.recipe.tolerance:.0e} on every step, {then}: {names}{more}")
-            if self.spacing in ("auto", "uniform"):
-                print("--spacing quadratic or logsnr begins with smaller steps, which can be solved")
+            if self.method == "implicit":
+                print("--method exact solves such images on finer times")
         print(f"latents of {len(latents)} images in {self.out}")

@@ -24,7 +24,7 @@ FLOOR = 1e-16  # where the plot draws an error of exactly 0
 @options.command
 class Command(
     options.OnDevice, options.Exactly, options.Batched, options.Labelled, options.Spaced, options.ManySteps,
-    options.Out, pictures.OfData, options.OfModel,
+    options.Out, pictures.Started, pictures.OfData, options.OfModel,
 ):  # fmt: skip
     """Encode real images in S steps, decode them in S steps, and compare (the paper's Table 2), with the latents' law.
 
@@ -92,7 +92,7 @@ class Command(
         for i in range(0, len(x), self.batch_size):
             images = x[i : i + self.batch_size]
             images = images.double() if self.precision == "fp64" else images
-            parts.append(sampler.encode(images, method, seeds=range(i, i + len(images))))
+            parts.append(sampler.encode(images, method, start=self.begins, seeds=range(i, i + len(images))))
         return row_of(ddim.Latents.join(parts), sampler.denoise.process.start(sampler.tau[0]))
 
 
