@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,11 +18,11 @@ from torch import Tensor
 from ddim.denoise import NONE, Conditions, Denoiser, bound, labels
 from ddim.process import generator
 from ddim.refused import Refused
-from ddim.solve import DDIM, integrated, trajectory
-from ddim.uses.field import Field
-from ddim.uses.invert import work
+from ddim.solve import DDIM, Field, integrated, trajectory
+from ddim.uses.roads import work
 
 MOST_EXACT = 1024  # dimensions of an exact trace: it takes a gradient each, at every evaluation
+PILOT, MOST_PROBES = 8, 4096  # of one item: fewer than 8 know too little of a skew law's spread (92 % covered, not 95)
 NORMAL = 1.959964  # 97.5 % quantile
 
 
@@ -35,11 +35,13 @@ class Likelihood:
         standard_error: of the estimate of the trace, (B,): log_prob +- 1.96 of it covers that of the exact trace for
             95 % of probes (Student's t for few probes is in it); 0 where the trace is exact.
         calls: network calls of the item that took most; each with a gradient a probe, or one a dimension.
+        probes: that every item took, (B,) int64; 0 is the exact trace.
     """
 
     log_prob: Tensor
     standard_error: Tensor
     calls: int
+    probes: Tensor
 
 
 def likelihood(
@@ -48,6 +50,7 @@ def likelihood(
     *,
     tolerance: float = 1e-5,
     probes: int | None = None,
+    error: float | None = None,
     seeds: Sequence[int] | None = None,
     label: Tensor | None = None,
     conditions: Conditions = NONE,
@@ -64,6 +67,9 @@ def likelihood(
         tolerance: largest error of a step, of the state's root mean square and of the trace's sum a dimension.
         probes: vectors of +-1 to estimate the trace by (Hutchinson), 2 or more; None takes the exact trace, with a
             gradient for each dimension.
+        error: the largest `standard_error`, in nats. `probes`, at least `PILOT`, then measure how far estimates of an
+            item's trace spread, and it takes twice as many until that many are enough (two stages: Stein, Ann. Math.
+            Statist. 16, 1945, whose interval holds); the exact trace where that takes no more gradients.
         seeds: of the probes, one an item; default 0..B-1. Item i depends on x[i] and seeds[i] alone.
         label, conditions: handed to the network at every call.
 
@@ -71,28 +77,75 @@ def likelihood(
 
     Raises:
         Refused: a clip, a threshold or guidance; a tolerance outside (0, 1); fewer than 2 probes; an exact trace in
-            more than `MOST_EXACT` dimensions; a denoiser without gradients; a flow the tolerance cannot follow.
+            more than `MOST_EXACT` dimensions; an error that takes more than `MOST_PROBES`; a denoiser without
+            gradients; a flow the tolerance cannot follow.
     """
     _refuse_changed(denoise)
     if not 0.0 < tolerance < 1.0:
         raise Refused(f"`tolerance` must lie between 0 and 1, got {tolerance}")
+    if error is not None and (probes is None or not 0.0 < error < math.inf):
+        raise Refused(f"`error` must be above 0 and is of estimates, by `probes`; got {error} and {probes} probes")
     u = work(x).flatten(1)
-    d = u.shape[1]
-    vectors = _probes(probes, seeds, u)
-    field = Field(bound(denoise, conditions | labels(label)), tuple(x.shape[1:]))
+    if error is not None and probes is not None:
+        pilot = max(probes, PILOT)
+        probes = pilot if u.shape[1] > pilot else None
+    flow = _Flow(Field(bound(denoise, conditions | labels(label)), tuple(x.shape[1:])), tolerance)
+    seeds = range(len(u)) if seeds is None else seeds
+    if len(seeds) != len(u):
+        raise Refused(f"{len(u)} items need {len(u)} seeds, got {len(seeds)}")
+    each, calls = flow.each(u, _probes(probes, seeds, u))
+    mean, spread = each.mean(1), _standard_error(each)
+    taken = torch.full((len(u),), probes or 0)
+    if error is not None and probes is not None:
+        wanted = _enough(spread, probes, error, u.shape[1])
+        for n in sorted({*wanted.tolist()} - {probes}):
+            rows = torch.nonzero(wanted == n).flatten()
+            part = replace(flow, field=replace(flow.field, denoise=flow.field.denoise.rows(rows)))
+            more = None if n == 0 else _probes(n - probes, [seeds[i] for i in rows.tolist()], u, "more trace probes")
+            own, extra = part.each(u[rows], more)
+            mean[rows] = own.mean(1) if n == 0 else (probes * mean[rows] + (n - probes) * own.mean(1)) / n
+            spread[rows] *= math.sqrt(probes / n) if n else 0.0
+            taken[rows], calls[rows] = n, calls[rows] + extra
+    return Likelihood(mean, spread, int(calls.max()) if len(x) else 0, taken)
 
-    def slope(y: Tensor, phi: Tensor, rows: Tensor) -> Tensor:
-        return field.traced(y[:, :d], phi, rows, None if vectors is None else vectors[rows])
 
-    def size(error: Tensor) -> Tensor:
-        return torch.maximum(error[:, :d].square().mean(1).sqrt(), error[:, d:].abs().amax(1) / d)
+@dataclass(frozen=True)
+class _Flow:
+    """The flow as `integrated` to a tolerance."""
 
-    y = torch.cat([u, u.new_zeros(len(u), 1 if vectors is None else vectors.shape[1])], 1)
-    end, evaluations = integrated(slope, y, 0.0, field.stop, tolerance, size)
-    process = denoise.process
-    each = _log_normal(end[:, :d], process.start(process.T) / math.hypot(*process.at(process.T)))[:, None] + end[:, d:]
-    calls = int(evaluations.max()) * field.calls if len(x) else 0
-    return Likelihood(each.mean(1), _standard_error(each), calls)
+    field: Field
+    tolerance: float
+
+    def each(self, u: Tensor, vectors: Tensor | None) -> tuple[Tensor, Tensor]:
+        """log p of u (B, d) by every probe, (B, P), or by the exact trace, (B, 1); network calls (B,)."""
+        field, d = self.field, u.shape[1]
+
+        def slope(y: Tensor, phi: Tensor, rows: Tensor) -> Tensor:
+            return field.traced(y[:, :d], phi, rows, None if vectors is None else vectors[rows])
+
+        def size(error: Tensor) -> Tensor:
+            return torch.maximum(error[:, :d].square().mean(1).sqrt(), error[:, d:].abs().amax(1) / d)
+
+        y = torch.cat([u, u.new_zeros(len(u), 1 if vectors is None else vectors.shape[1])], 1)
+        end, evaluations = integrated(slope, y, 0.0, field.stop, self.tolerance, size)
+        process = field.denoise.process
+        std = process.start(process.T) / math.hypot(*process.at(process.T))
+        return _log_normal(end[:, :d], std)[:, None] + end[:, d:], evaluations * field.calls
+
+
+def _enough(spread: Tensor, probes: int, error: float, d: int) -> Tensor:
+    """How many probes, `probes` times a power of 2, bring each standard error of so many to `error`; 0: exact, d < n.
+
+    Raises:
+        Refused: more than `MOST_PROBES`.
+    """
+    doublings = torch.ceil(2.0 * torch.log2(spread / error)).clamp(min=0).nan_to_num(64.0).cpu()
+    n = torch.where(doublings < 32, probes * 2.0 ** doublings.clamp(max=32), torch.inf)
+    exact = (n >= d) & (n > probes) if d <= MOST_EXACT else torch.zeros_like(n, dtype=torch.bool)
+    worst = float(n[~exact].max()) if bool((~exact).any()) else 0.0
+    if worst > MOST_PROBES:
+        raise Refused(f"an error of {error:g} nats takes more than {MOST_PROBES} probes an item; raise `error`")
+    return torch.where(exact, 0, n).long()
 
 
 def walk_density(
@@ -136,7 +189,7 @@ def _refuse_changed(denoise: Denoiser) -> None:
         )
 
 
-def _probes(probes: int | None, seeds: Sequence[int] | None, u: Tensor) -> Tensor | None:
+def _probes(probes: int | None, seeds: Sequence[int], u: Tensor, purpose: str = "trace probe") -> Tensor | None:
     """(B, P, d) of -1 and 1, or None for the exact trace."""
     d = u.shape[1]
     if probes is None:
@@ -145,10 +198,7 @@ def _probes(probes: int | None, seeds: Sequence[int] | None, u: Tensor) -> Tenso
         return None
     if probes < 2:
         raise Refused(f"`probes` must be at least 2, for one estimate has no error of its own; got {probes}")
-    seeds = range(len(u)) if seeds is None else seeds
-    if len(seeds) != len(u):
-        raise Refused(f"{len(u)} items need {len(u)} seeds, got {len(seeds)}")
-    rows = [2.0 * generator(seed, "trace probe").integers(0, 2, (probes, d)) - 1.0 for seed in seeds]
+    rows = [2.0 * generator(seed, purpose).integers(0, 2, (probes, d)) - 1.0 for seed in seeds]
     return torch.stack([torch.from_numpy(row) for row in rows]).to(u) if rows else u.new_zeros(0, probes, d)
 
 
