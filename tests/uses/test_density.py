@@ -98,15 +98,41 @@ def test_items_do_not_depend_on_their_neighbours():
 
 def test_the_stated_interval_covers_the_truth():
     """400 repeats of 8 probes on a Gaussian with strong correlations: 93 to 97 % within +- 1.96 standard errors."""
-    d = 8
-    root = torch.linalg.qr(ddim.noise(range(d), (d,), dtype=torch.float64))[0]
-    covariance = root @ torch.diag(torch.logspace(-2, 0.5, d, dtype=torch.float64)) @ root.T
-    denoise = ddim.GaussianDenoiser(flow(), 0.0, covariance)
-    x = ddim.noise([1], (d,), dtype=torch.float64) @ torch.linalg.cholesky(covariance).T
-    right = torch.distributions.MultivariateNormal(torch.zeros(d, dtype=torch.float64), covariance).log_prob(x)
-    found = likelihood(denoise, x.expand(400, d), tolerance=1e-3, probes=8, seeds=range(400))
+    denoise, x, right = correlated(8)
+    found = likelihood(denoise, x, tolerance=1e-3, probes=8, seeds=range(400))
     share = float(((found.log_prob - right).abs() <= 1.96 * found.standard_error).double().mean())
     assert 0.93 <= share <= 0.97, share
+
+
+def correlated(d):
+    """A Gaussian whose traces probes disagree on: the denoiser, one item 400 times, its log-density."""
+    root = torch.linalg.qr(ddim.noise(range(d), (d,), dtype=torch.float64))[0]
+    covariance = root @ torch.diag(torch.logspace(-2, 0.5, d, dtype=torch.float64)) @ root.T
+    x = ddim.noise([1], (d,), dtype=torch.float64) @ torch.linalg.cholesky(covariance).T
+    law = torch.distributions.MultivariateNormal(torch.zeros(d, dtype=torch.float64), covariance)
+    return ddim.GaussianDenoiser(flow(), 0.0, covariance), x.expand(400, d), law.log_prob(x)
+
+
+def test_as_many_probes_as_a_stated_error_takes():
+    """400 repeats: every standard error is within it, and the interval covers the truth as often as it says."""
+    denoise, x, right = correlated(48)
+    pilot = likelihood(denoise, x[:1], tolerance=1e-3, probes=8).standard_error
+    found = likelihood(denoise, x, tolerance=1e-3, probes=8, error=(error := 0.7 * float(pilot)), seeds=range(400))
+    assert float(found.standard_error.max()) <= error and {8, 16, 32} <= set(found.probes.tolist())
+    share = float(((found.log_prob - right).abs() <= 1.96 * found.standard_error).double().mean())
+    assert 0.93 <= share <= 0.97, share
+    one = likelihood(denoise, x[5:6], tolerance=1e-3, probes=8, error=error, seeds=[5])
+    assert float((one.log_prob - found.log_prob[5]).abs()) < 1e-9 and one.probes[0] == found.probes[5]
+
+
+def test_an_error_that_takes_more_gradients_than_the_trace_takes_the_trace():
+    denoise, x, right = correlated(8)
+    found = likelihood(denoise, x[:2], tolerance=1e-6, probes=2, error=1e-3)
+    assert found.probes.tolist() == [0, 0] and found.standard_error.tolist() == [0.0, 0.0]
+    assert float((found.log_prob - right).abs().max()) < 1e-3
+    wide = ddim.GaussianDenoiser(flow(), 0.0, torch.eye(2000, dtype=torch.float64) + 0.5)
+    with pytest.raises(ddim.Refused, match="more than 4096 probes"):
+        likelihood(wide, torch.zeros(1, 2000, dtype=torch.float64), tolerance=0.5, probes=2, error=1e-6)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 15, 63])
@@ -185,6 +211,8 @@ def test_conditions_reach_the_rows_they_belong_to_and_weights_get_no_gradients()
         (lambda d: Autoguided(d, d, 2.0), {}, "Autoguided changes what the network says"),
         (lambda d: Bound(Stitched(d, Clip(d), at=0.5)), {}, "Bound changes what the network says"),
         (None, {"probes": 1}, "at least 2"),
+        (None, {"error": 0.1}, "by `probes`"),
+        (None, {"probes": 4, "error": 0.0}, "above 0"),
         (None, {"tolerance": 0.0}, "between 0 and 1"),
         (None, {"probes": 4, "seeds": [1, 2]}, "1 items need 1 seeds"),
         (lambda d: NetworkDenoiser(lambda x, t: x.detach(), flow(), "velocity"), {}, "hides it from gradients"),

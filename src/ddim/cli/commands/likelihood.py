@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import ddim
-from ddim.cli import clustered, options, pictures, show
+from ddim.cli import clustered, likely, options, pictures, show
 from ddim.files import VERSION, write_text
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
     from ddim.data import Images
     from ddim.denoise import Denoiser
-
-SHOWN = 8  # pictures of each row of the overview
 
 
 @options.command
@@ -27,7 +25,7 @@ class Command(options.OnDevice, options.Exactly, options.Batched, options.Labell
     """How likely are real images under a model? Bits a dimension along its flow, with an error budget of four parts;
     interrupted, the same command goes on.
 
-    Levels 0..255 are dequantised uniformly; the network is asked without clip and guidance.
+    Levels are dequantised uniformly; the network is asked without clip and guidance.
     """
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="REPORT")] = None
@@ -38,8 +36,14 @@ class Command(options.OnDevice, options.Exactly, options.Batched, options.Labell
     """Largest error of a step of the flow; what it comes to is measured on the first images."""
     probes: int = 4
     """Vectors that estimate the trace, each as dear as a network call; 0 takes the exact one (small images)."""
+    trace_error: float | None = None
+    """Standard error of each image's estimate, in bits a dimension: --probes are doubled until they reach it."""
     draws: int = 2
     """Dequantisations of each image."""
+    bits: int = 8
+    """Of a level; fewer than 8 merge neighbouring levels (5: 32 levels)."""
+    upside_down: bool = False
+    """Score each image upside down too, and say which share is likelier upright."""
     label: str | None = None
     """For class-conditional models: a class, or "data" for those of the data; open without it."""
     seed: int = 0
@@ -49,11 +53,7 @@ class Command(options.OnDevice, options.Exactly, options.Batched, options.Labell
     def run(self) -> None:
         out = self.place("REPORT")
         self.refuse_no_batch()
-        if self.n < 2 or self.seed < 0 or self.probes < 0:
-            raise Refused(
-                f"--count is at least 2, --seed and --probes at least 0; got {self.n}, {self.seed}, {self.probes}"
-            )
-        how = ddim.jobs.Scoring(self.tolerance, self.probes or None, self.draws, seed=self.seed)
+        how = self._scoring()
         share = ddim.jobs.share_of(os.environ)
         (model := self.load()).space.refuse_lossy("a likelihood")
         data, over = self.images(model), self.over(share, model)
@@ -83,6 +83,18 @@ class Command(options.OnDevice, options.Exactly, options.Batched, options.Labell
             return
         print(self._report(out, data, rows, classes))
 
+    def _scoring(self) -> ddim.jobs.Scoring:
+        if self.n < 2 or self.seed < 0 or self.probes < 0:
+            raise Refused(
+                f"--count is at least 2, --seed and --probes at least 0; got {self.n}, {self.seed}, {self.probes}"
+            )
+        if self.bits > 8:
+            raise Refused(f"--bits is at most 8, which pictures are read with; got {self.bits}")
+        return ddim.jobs.Scoring(
+            self.tolerance, self.probes or None, self.draws, seed=self.seed, trace_error=self.trace_error,
+            bits=self.bits, upside_down=self.upside_down,
+        )  # fmt: skip
+
     def _classes(self, model: ddim.Model, data: Images, n: int) -> dict[int, int] | None:
         if self.label == "data" and data.labels is None:
             raise Refused(f"--label data: {self.data} has no labels")
@@ -96,19 +108,6 @@ class Command(options.OnDevice, options.Exactly, options.Batched, options.Labell
         label = {} if classes is None else classes
         lines = [f"{place},{label.get(place, '')},{bits:.6f}" for place, bits in sorted(each.items())]
         write_text(out / "likelihood.csv", "\n".join(["place,label,bits", *lines, ""]))
-        order = sorted(each, key=lambda place: each[place])
-        few = [*order[:SHOWN], *order[max(SHOWN, len(order) - SHOWN):]]  # fmt: skip
-        words = [f"{each[place]:.2f}" for place in few]
-        rows_are = ["most likely", "least likely"] if len(few) > SHOWN else None
-        scale = ddim.pixels.enlargement(data.shape[1], SHOWN)
-        ddim.pixels.save_png(
-            out / "likelihood.png",
-            ddim.pixels.grid(data.pixels[few], SHOWN, row_labels=rows_are, captions=words, scale=scale),
-        )
-        return (
-            f"{found.bits:.4f} bits a dimension, mean of {len(each)} images\n"
-            f"its error: finite sample {found.sample:.2g} (with the next two in it), trace {found.trace:.2g}, "
-            f"dequantisation {found.dequantisation:.2g}; "
-            f"solver {found.solver:.2g} (tolerance {self.tolerance:g}, against a tenth)\n"
-            f"{out / 'likelihood.csv'}, {out / 'likelihood.json'}, {out / 'likelihood.png'}"
-        )
+        likely.overview(out / "likelihood.png", data.pixels, each)
+        places = ", ".join(str(out / f"likelihood.{kind}") for kind in ("csv", "json", "png"))
+        return f"{likely.told(found, len(each), self.tolerance)}\n{places}"
