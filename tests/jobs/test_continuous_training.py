@@ -104,7 +104,7 @@ def test_its_commands(run, tmp_path, capsys, data):
         ["sample", place, "--out", tmp_path / "s", "--n", "2", "--steps", "3", "--device", "cpu"],
         ["interpolate", place, "--between", "1", "2", "--frames", "3", "--steps", "3", "--out", tmp_path / "i"],
         ["tune", place, data, "--steps", "3", "--latents", "4", "--long", "8", "--candidates", "5", "--trials", "2"],
-        ["evaluate", place, data, "--held-out", data, "--steps", "2", "--eta", "0", "--no-sigma-hat", "--n", "8",
+        ["evaluate", place, data, "--held-out", data, "--steps", "2", "--eta", "0", "--no-sigma-hat", "--n", "10",
          "--extractor", "pixels", "--out", tmp_path / "e"],
         ["sample", place, "--out", tmp_path / "t", "--n", "2", "--steps", "3", "--spacing", "tuned", "--solver",
          "dpm++2m"],
