@@ -44,9 +44,12 @@ def test_finer_times_are_even_in_a_root_of_the_angle(process):
             assert steps == pytest.approx([steps[0]] * 200, rel=1e-6)
 
 
+SUDDEN = ddim.Schedule([1.0, *(1 - 0.001 * t for t in range(1, 19)), 0.5, 0.01])  # whose angle grows at the very end
+
+
+@pytest.mark.parametrize("schedule", [ddim.Schedule.linear(20, beta_start=0.005, beta_end=0.5), SUDDEN], ids=repr)
 @pytest.mark.parametrize("steps", [1, 2, 10, 18, 19])
-def test_whole_times_stay_apart_however_few_there_are(steps):
-    schedule = ddim.Schedule.linear(20, beta_start=0.005, beta_end=0.5)
+def test_whole_times_stay_apart_however_few_there_are(steps, schedule):
     _, *finer = roads_of(schedule, ddim.tau(20, steps), None)
     assert finer
     for road in finer:
