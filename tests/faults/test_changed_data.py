@@ -41,8 +41,8 @@ def empty(pictures):
 @pytest.mark.parametrize("name", ["train", *(pytest.param(n, marks=LONG) for n in READERS[1:])])
 def test_pictures_changed_at_work(trials, name, change):
     command = COMMANDS[name]
-    wanted, later = trials.plain(name)[0], random.Random(f"{name} {change.__name__}").randrange(2, 9)
-    for moment in (1, later):  # of the events below OUT: by then the pictures have been read
+    wanted, later = trials.plain(name)[0], random.Random(f"{name} {change.__name__}").randrange(4, 9)
+    for moment in (3, later):  # of the events below OUT: the first are its way being tried, then the pictures are read
         home = trials.fresh()
         child = trials.nursery.start(command.argv(), home, stop=moment, watched=home / "out")
         if child.stopped():
