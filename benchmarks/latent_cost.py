@@ -3,7 +3,7 @@
 Networks of about 50M weights in the format that `ddim sample` takes; autoencoders of the sizes of Stable Diffusion's
 (84M, factor 8) and of TAESD (2.4M), in fp32. `python benchmarks/latent_cost.py [--sides 64,128,256] [--steps 20]`: a
 line of results/latent_cost.jsonl for each. With `--memory 512`: the peak of resident memory while `--n` pictures of
-that side are encoded and decoded, in a process that does nothing else.
+that side are decoded, encoded and sampled, in a process that does nothing else.
 """
 
 from __future__ import annotations
@@ -51,11 +51,15 @@ def seconds(of: Callable[[], Any], least: float = 2.0, most: int = 10) -> float:
     return min(took)
 
 
+def model_of(preset: str, shape: tuple[int, int, int], autoencoder: Autoencoder | None = None) -> ddim.Model:
+    network = DiffusersNetwork(build(preset, shape=shape)).eval()
+    about = ("v", shape, "ddim", "random weights", "")
+    return ddim.Model(Checkpoint(network, ddim.Schedule.cosine(1000), *about, clips=False, autoencoder=autoencoder))
+
+
 def call(preset: str, shape: tuple[int, int, int]) -> float:
     """Of one network call on one picture."""
-    network = DiffusersNetwork(build(preset, shape=shape)).eval()
-    checkpoint = Checkpoint(network, ddim.Schedule.cosine(1000), "v", shape, "ddim", "random weights", "")
-    model = ddim.Model(checkpoint)
+    model = model_of(preset, shape)
     denoise, x = model.denoiser(clip=False, precision="auto"), ddim.noise([0], shape)
     return seconds(lambda: denoise(x, 500))
 
@@ -84,10 +88,14 @@ def main() -> None:
         coders = {"as Stable Diffusion's": large(), "as TAESD": small()}
     if args.memory:
         own, before = coders["as Stable Diffusion's"], peak()
-        x = own.decode(ddim.noise(range(args.n), (4, args.memory // 8, args.memory // 8)))
+        shape = (4, args.memory // 8, args.memory // 8)
+        x = own.decode(ddim.noise(range(args.n), shape))
         decoding = peak()
         own.encode(x)
-        put({"side": args.memory, "n": args.n, "GiB before": before, "decoding": decoding, "encoding too": peak()})
+        encoding = peak()
+        model_of(PRESETS[64], shape, own).sample(args.n, steps=2, precision="auto")
+        row = {"side": args.memory, "n": args.n, "GiB before": before, "decoding": decoding, "encoding": encoding}
+        put(row | {"sampling": peak()})
         return
     for side in map(int, args.sides.split(",")):
         each = call(PRESETS[side], (3, side, side))

@@ -52,10 +52,7 @@ def main() -> None:
             "decoded ": space.decode(walk[-1].x),
         }
     pixels = [p for row in rows.values() for p in to_uint8(row)]
-    names = model.checkpoint.labels
-    heads = [names[k % len(names)] for k in range(n)] if names else None
-    picture = grid(pixels, n, scale=enlargement(side[0]), row_labels=[w.strip() for w in rows], column_labels=heads)
-    save_png(args.out, picture)
+    save_png(args.out, grid(pixels, n, scale=enlargement(side[0]), row_labels=[words.strip() for words in rows]))
 
 
 if __name__ == "__main__":
