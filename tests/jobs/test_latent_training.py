@@ -15,7 +15,7 @@ import ddim
 from ddim.checkpoints import open_autoencoder
 from ddim.cli import main
 from ddim.data import Batches, open_images
-from ddim.jobs import latent_data
+from ddim.jobs import Plan, Recipe, latent_data, start
 from ddim.jobs.train.state import checkpoints
 
 N = 24
@@ -315,6 +315,12 @@ def test_fine_tuning_keeps_the_scale(place, tmp_path):
         with pytest.raises(SystemExit) as stop:
             main([*words, "--max-steps", steps, *more])
         assert stop.value.code == 0
+    elsewhere = Plan(
+        tmp_path / "pixels", open_images(place / "data"), "digits", Recipe(), False, "", "cpu",
+        init=ddim.load(tmp_path / "run").checkpoint,
+    )  # fmt: skip
+    with pytest.raises(ddim.Refused, match="walks in another space"):
+        start(elsewhere, 3, resume=False)
     before, after = (ddim.load(tmp_path / name).checkpoint.autoencoder for name in ("run", "next"))
     assert before.identity == after.identity
     half = latent_data(open_images(place / "data/0"), before, measured=True, flip=True, device="cpu")
