@@ -99,9 +99,9 @@ def test_tune_by_images(tmp_path, tiny_folder, elsewhere, images):
 
 
 def test_likelihood(tmp_path, tiny_folder, elsewhere, images, monkeypatch):
-    def cheap(denoise, x, *, tolerance, probes, seeds):
+    def cheap(denoise, x, *, tolerance, seeds, **how):
         said = (denoise(x.float(), 500).x0.double() * x).flatten(1).sum(1) + torch.tensor(seeds) % 7 + tolerance
-        return SimpleNamespace(log_prob=said, standard_error=torch.full_like(said, 0.1))
+        return SimpleNamespace(log_prob=said, standard_error=said / 10, probes=torch.full_like(said, 2))
 
     monkeypatch.setattr(scored, "likelihood", cheap)
     words = ("--count", 4, "--batch-size", 2, "--device", "cpu")
