@@ -208,9 +208,9 @@ class Consistency:
         at = self.process.at(self.process.T)
         most = at.noise / at.signal if at.signal > 0.0 else math.inf
         found = []
-        for rho in ratio.tolist():
+        for rho in ratio.clamp(max=most).tolist():
             near = rho * (1 - (1 + self.k / (1 + math.exp(rho) if rho < 700 else math.inf)) / closeness)
-            t = self.process.time_of(min(rho, most))
+            t = self.process.time_of(rho)
             r = max(self.process.time_of(max(near, 0.0)), self.process.first)
             if self.process.discrete:  # whole times, the two apart
                 t = max(round(t), self.process.first + 1)
