@@ -3,7 +3,7 @@
 `python benchmarks/autoencoder.py AE TRAIN TEST [--count 10000] [--picture stages.png]`: PCA is fitted on TRAIN, both
 reconstruct TEST. Also pictures of 64 x 64, each four of TEST side by side: the autoencoder takes them as they are; the
 four are independent, so their covariance is one block for each, and their PCA is that of each of them. A line for each
-goes to results/autoencoder.jsonl; --picture draws the stages of a few.
+goes to results/autoencoder.jsonl; --picture draws the stages of a few. --only: one of autoencoder, PCA.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,8 +43,8 @@ def principal(images: Images, numbers: int) -> Coder:
     """To that many components of these pictures, and back; larger pictures are cut into such."""
     total, outer, n = torch.zeros(1), torch.zeros(1), len(images)
     for x in batches(images, n):
-        flat = x.flatten(1).double()
-        total, outer = total + flat.sum(0), outer + flat.T @ flat
+        flat = x.flatten(1)
+        total, outer = total + flat.sum(0).double(), outer + (flat.T @ flat).double()
     mean = total / n
     _, vectors = torch.linalg.eigh((outer / n - mean[:, None] * mean).float())
     first, mean, (c, h, w) = vectors[:, -numbers:], mean.float(), images.shape
@@ -92,22 +93,26 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--only", choices=("autoencoder", "PCA"))
     asked = parser.parse_args()
     made = ddim.model.load_autoencoder(asked.ae)
     train, test = (open_images(name, labels=False) for name in (asked.train, asked.test))
     numbers = int(np.prod(made.latent_shape(test.shape)))
-    pca = principal(train, numbers)
+    wanted = {"autoencoder", "PCA"} if asked.only is None else {asked.only}
+    coders: dict[str, Coder] = {"autoencoder": lambda x: made.decode(made.encode(x))}
+    if "PCA" in wanted or asked.picture is not None:
+        coders["PCA"] = principal(train, numbers)
     count = min(asked.count, len(test))
-    coders: dict[str, Coder] = {"autoencoder": lambda x: made.decode(made.encode(x)), "PCA": pca}
     for side in (1, 2):
-        for name, coder in coders.items():
-            found = {"coder": name, "side": side * test.shape[1], "numbers": numbers * side**2, "ae": made.identity}
-            found |= measured(test, count, side, coder)
+        for name in sorted(wanted):
+            found: dict[str, Any] = {"coder": name, "side": side * test.shape[1], "numbers": numbers * side**2}
+            found |= {"ae": made.identity} if name == "autoencoder" else {}
+            found |= measured(test, count, side, coders[name])
             print(json.dumps(found), flush=True)
             with RESULTS.open("a") as file:
                 file.write(json.dumps(found) + "\n")
     if asked.picture is not None:
-        stages(test, made, pca, asked.picture)
+        stages(test, made, coders["PCA"], asked.picture)
 
 
 if __name__ == "__main__":

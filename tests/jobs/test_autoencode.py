@@ -1,7 +1,7 @@
 """Training an autoencoder: its loss by hand, its folder as diffusers has it, resumed bitwise, what is refused."""
 
 import json
-import shutil
+from types import SimpleNamespace
 
 import diffusers
 import numpy as np
@@ -11,9 +11,10 @@ from PIL import Image
 
 import ddim
 from ddim.cli.argv import main
-from ddim.data import held_out, images_of, open_images
+from ddim.data import Batch, held_out, images_of, open_images
 from ddim.jobs import AutoencoderPlan, AutoencoderRecipe
 from ddim.jobs.autoencode.judged import Reconstructions, spread_of
+from ddim.jobs.autoencode.run import Reconstructing
 from ddim.nets import Autoencoder, PatchCritic, Trainee, new_autoencoder
 from ddim.process import noise
 from ddim.refused import Refused
@@ -38,6 +39,7 @@ def trainee(kind="kl", **more):
 X, EPS = noise(range(3), (3, 16, 16)).clamp(-1, 1), noise(range(3), (4, 4, 4), purpose="eps")
 
 
+@torch.no_grad()
 def test_the_loss_is_l1_and_kl_of_a_draw():
     own = trainee()
     said = own.autoencoder.encode(X).latent_dist
@@ -56,7 +58,7 @@ def test_the_critic_learns_by_its_hinge_loss_and_is_weighed_by_the_last_layer(ki
     own = trainee(kind)
     last, critic = own._last(), own.critic
     plain, judged = own(X, EPS), own(X, EPS, True)
-    assert float(judged) == pytest.approx(float(plain), rel=1e-6)
+    assert judged.item() == pytest.approx(plain.item(), rel=1e-6)
     a, b = (torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (plain, judged))
     assert float((b - a).norm()) == pytest.approx(0.7 * float(a.norm()), rel=0.01)
     with torch.no_grad():
@@ -67,6 +69,20 @@ def test_the_critic_learns_by_its_hinge_loss_and_is_weighed_by_the_last_layer(ki
     for p in critic.parameters():
         got, wanted = (torch.autograd.grad(loss, p, retain_graph=True)[0] for loss in (judged, hinge))
         assert torch.allclose(got, wanted, atol=1e-6)
+
+
+def test_the_critic_is_listened_to_from_its_step_on(tmp_path):
+    plan = AutoencoderPlan(tmp_path, open_images("digits"), AutoencoderRecipe(factor=2, width=8, critic_from=2))
+    asked = []
+    for step in range(4):
+        state = SimpleNamespace(
+            step=step,
+            accelerator=SimpleNamespace(device=torch.device("cpu")),
+            network=lambda x, eps, on: asked.append(on),
+        )
+        loss = Reconstructing(plan)
+        loss(state, Batch(X, None), loss.draw(np.random.default_rng(0), 3, (1, 8, 8)))
+    assert asked == [False, False, True, True]
 
 
 def test_latents_are_spread_as_their_draws():
@@ -163,6 +179,12 @@ def test_what_cannot_be_is_refused_in_one_line(words, said, tmp_path, capsys):
     assert not (tmp_path / "a").exists()
 
 
+def test_several_processes_have_no_critic(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(Refused, match="learns in one process"):
+        AutoencoderPlan(tmp_path, open_images("digits"), AutoencoderRecipe(factor=2, width=8, critic_from=2))
+
+
 def test_one_that_collapsed_is_told_with_its_std(tmp_path, capsys):
     (tmp_path / "data").mkdir()
     for i in range(6):
@@ -178,4 +200,3 @@ def test_one_that_collapsed_is_told_with_its_std(tmp_path, capsys):
         module.quant_conv.bias.zero_()
     with pytest.raises(Refused, match=r"differ by a std of 0, and their own is 1, .*lower `kl_weight` \(now 1e-06\)"):
         judge.measured(Autoencoder(module).plain, 7)
-    shutil.rmtree(tmp_path / "a", ignore_errors=True)

@@ -44,7 +44,7 @@ def load(
         Refused, OSError: nothing there, or not readable as a model; one line with the remedy.
     """
     bundled = str(source) in bundled_names() and not (Path(source) / "model_index.json").exists()
-    place = BUNDLED / str(source) if bundled else source
+    place = BUNDLED / str(source) if bundled else _place(source)
     return Model(open_checkpoint(place, family=family, config=config, network=network)).to(device)
 
 
@@ -59,9 +59,9 @@ def load_autoencoder(source: str | Path) -> Autoencoder:
 
 def holds_autoencoder(source: str | Path) -> bool:
     """Whether that is an autoencoder alone, by a bundled name or in a folder."""
-    return is_autoencoder(_place(source))
+    return is_autoencoder(Path(_place(source)))
 
 
-def _place(source: str | Path) -> Path:
+def _place(source: str | Path) -> str | Path:
     bundled = BUNDLED / str(source)
-    return bundled if is_autoencoder(bundled) and not Path(source).exists() else Path(source)
+    return bundled if is_autoencoder(bundled) and not Path(source).exists() else source
