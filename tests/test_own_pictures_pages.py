@@ -17,7 +17,13 @@ ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests/data/golden/ermongroup/ckpt"
 PAGE = (ROOT / "docs/pictures.md").read_text()
 README = (ROOT / "README.md").read_text()
-SHORT = {"train": ("--max-steps", "2", "--batch-size", "4", "--preview-every", "1"), "evaluate": ("--eta", "0")}
+FEW = ("--max-steps", "2", "--batch-size", "4", "--preview-every", "1")
+SHORT = {
+    "train": FEW,
+    "train-autoencoder": ("--max-steps", "20", *FEW[2:], "--width", "8", "--warmup", "0"),
+    "evaluate": ("--eta", "0"),
+}
+TRAINS = (["train", "photos/"], ["train-autoencoder", "photos/"], ["train", "--resume"], ["info", "run"])
 
 
 def lines(text):
@@ -36,7 +42,8 @@ def enough(home):
 def at_home(photos, tmp_path, monkeypatch):
     """A folder with photos/ in it, and networks that take seconds where people's take hours."""
     monkeypatch.setenv("DDIM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(PRESETS, "64", Preset((8, 16), 1, (), 8, "for tests", head_dim=None))
+    for preset in ("64", "cifar10-small"):
+        monkeypatch.setitem(PRESETS, preset, Preset((8, 16), 1, (), 8, "for tests", head_dim=None))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -75,11 +82,11 @@ def test_the_readmes_lines_about_pictures_and_checkpoints_run(at_home, capsys):
     shutil.rmtree(at_home / "photos/holiday")
     shutil.copy(GOLDEN / "ckpt.pth", at_home / "ema.pt")
     shutil.copy(GOLDEN / "config.yml", at_home / "settings.yaml")
+    enough(at_home)
     written = lines(README)
-    for words in (w for w in written if w[:2] in (["train", "photos/"], ["train", "--resume"], ["info", "run"])):
+    for words in (w for w in written if w[:2] in TRAINS):
         code, said = run(words, capsys)
         assert code == 0, (words, said.err)
-    enough(at_home)
     (evaluated,) = (w for w in written if w[:3] == ["evaluate", "run", "photos/"])
     code, said = run(evaluated, capsys)
     assert code == 0, said.err
