@@ -63,6 +63,14 @@ class SnrPlusOne(Objective):
         return 1.0 / noise2
 
 
+@dataclass(frozen=True)
+class Even(Objective):
+    """1/(SNR + 1) on v: the weight under which the v error is the x0 error."""
+
+    def weight(self, level: Any) -> Tensor:
+        return torch.as_tensor(level.noise, dtype=torch.float64) ** 2
+
+
 TRIALS: dict[str, Trial] = {
     "v, cosine, lr 3e-3, batch 32, flips": BASE,
     "lr 1e-2": changed(lr=1e-2),
@@ -73,6 +81,8 @@ TRIALS: dict[str, Trial] = {
     "x0, SNR + 1": replace(BASE, objective=SnrPlusOne("x0")),
     "v, min-SNR 5": changed(min_snr_gamma=5.0),
     "v, min-SNR 5, batch 16": changed(min_snr_gamma=5.0, batch_size=16),
+    "v, min-SNR 1": changed(min_snr_gamma=1.0),
+    "v, 1/(SNR + 1)": replace(BASE, objective=Even("v")),
     "v, log-normal times": replace(BASE, law="lognormal"),
     "x0, uniform": changed(prediction="x0"),
     "EDM's F, uniform times": replace(BASE, objective=Objective("edm")),
