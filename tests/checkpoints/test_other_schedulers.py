@@ -3,6 +3,7 @@
 import json
 import math
 
+import diffusers
 import pytest
 import torch
 from torch import nn
@@ -10,8 +11,6 @@ from torch import nn
 import ddim
 from ddim.checkpoints import load_folder, save_checkpoint
 from ddim.process import TimeLabel
-
-diffusers = pytest.importorskip("diffusers")
 
 
 def unet(**changes):

@@ -3,6 +3,7 @@
 import pickle
 from types import SimpleNamespace
 
+import cloudpickle  # what Ray sends functions with
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,6 @@ from ddim.cli import main
 from ddim.jobs import scored
 from ddim.refused import Refused
 
-cloudpickle = pytest.importorskip("cloudpickle")  # what Ray sends functions with
 FAST = ("--device", "cpu", "--precision", "fp32")
 
 

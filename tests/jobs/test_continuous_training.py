@@ -222,7 +222,10 @@ def test_the_laws_of_times():
     t = draw_times(process_of("vp"), "uniform", 1, g, 4000)
     assert float(t.min()) >= 1e-3 and float(t.max()) <= 1.0 and float(t.mean()) == pytest.approx(0.5, abs=0.02)
     schedule = ddim.Schedule.cosine()
-    t = draw_times(schedule, "lognormal", 1, g, 4000)
+    t = draw_times(schedule, "lognormal", 1, np.random.default_rng(5), 4000)
+    angle = np.arctan(np.exp(-1.2 + 1.2 * np.random.default_rng(5).standard_normal(4000)))
+    angles = (1 / schedule.alpha_bar[1:].double() - 1).sqrt().arctan().numpy()
+    assert (t.numpy() == 1 + np.abs(angles - angle[:, None]).argmin(1)).all()  # between times angles go linearly
     ratio = (1 / schedule.alpha_bar[t] - 1).sqrt().log()  # of whole times: the nearest, so that the ends are cut
     assert t.dtype == torch.int64 and int(t.min()) >= 1 and int(t.max()) <= 1000
     assert float(ratio.mean()) == pytest.approx(-1.2, abs=0.06) and float(ratio.std()) == pytest.approx(1.2, abs=0.05)

@@ -72,7 +72,7 @@ class OnnxNetwork(Exported):
             fed["label"] = label.numpy(force=True)
         try:
             said = self.session.run(None, fed)[0]
-        except Exception as error:  # as below
+        except Exception as error:  # onnxruntime's exceptions share no base class but this
             reason = " ".join(str(error).split())[:160]
             raise Refused(f"the ONNX network cannot take {tuple(x.shape)} at times {t.dtype}: {reason}") from None
         if not isinstance(said, np.ndarray) or said.dtype != np.float32 or said.shape[:1] != x.shape[:1]:
@@ -96,7 +96,7 @@ def onnx_session(path: Path) -> tuple[Any, str]:
     content = path.read_bytes()
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base class but this
+    except Exception as error:  # see `forward`
         reason = " ".join(str(error).split())[:160]
         raise Refused(f"{path} cannot be run by ONNX Runtime: {reason}") from None
     return session, hashlib.sha256(content).hexdigest()
