@@ -128,8 +128,6 @@ def test_a_corrector_mends_what_a_coarse_predictor_does():
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 def test_each_draws_a_mixture(process, name):
     """Means, spread and shares of two heaps, also where T holds no signal (flow)."""
-    if name == "langevin" and process.name not in ("flow", "ve(0.01, 50)"):
-        pytest.skip("its many calls are dear; test_one_sde_for_all_processes walks the others")
     seeds = range(300)
     oracle = MixtureDenoiser(process, [1.0, 2.0], [-0.6, 0.5], 0.02)
     times = tau(process, 100 if name in ("pc", "euler-maruyama") else 40, "logsnr")
