@@ -48,3 +48,20 @@ def test_what_is_no_autoencoder_or_no_model_is_refused(model, tmp_path):
         file.write(b"x")
     with pytest.raises(Refused):
         open_autoencoder(tmp_path / "ae")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"measured": {"psnr": None}}, "measured must be a mapping of finite numbers"),
+        ({"measured": [1]}, "measured must be a mapping"),
+        ({"provenance": "word"}, "provenance must be a mapping"),
+        ({"sha256": 5}, "sha256 must be a word"),
+    ],
+)
+def test_what_its_folder_says_of_it_is_checked(model, tmp_path, said, words):
+    save_autoencoder(tmp_path / "ae", open_autoencoder(model))
+    told = json.loads((tmp_path / "ae/ddim.json").read_text())
+    (tmp_path / "ae/ddim.json").write_text(json.dumps(told | said))
+    with pytest.raises(Refused, match=rf"ddim\.json: {words}"):
+        open_autoencoder(tmp_path / "ae")

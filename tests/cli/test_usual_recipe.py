@@ -52,3 +52,12 @@ def test_what_is_asked_for_is_taken(grey, tmp_path):
 def test_a_continuous_process_is_weighted_as_its_papers_do(grey, tmp_path):
     assert train(grey, "--out", tmp_path / "r", *FEW, "--process", "flow") == 0
     assert recipe(tmp_path / "r")["min_snr_gamma"] is None
+
+
+@pytest.mark.parametrize("said", [{"preset": [1]}, {"preset": "unknown"}, "word"])
+def test_a_provenance_that_says_nothing_of_a_preset(grey, tmp_path, capsys, said):
+    assert train(grey, "--out", tmp_path / "r", *FEW) == 0
+    told = json.loads((tmp_path / "r/ddim.json").read_text())
+    (tmp_path / "r/ddim.json").write_text(json.dumps(told | {"provenance": said}))
+    code = train(grey, "--out", tmp_path / "next", "--init", tmp_path / "r", *FEW[2:])
+    assert code == (2 if said == "word" else 0), capsys.readouterr().err

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from words import CPU, DIGITS, FAST, PIXELS
+from words import CPU, DIGITS, FAST, HALVING, PIXELS
 
 from conftest import save_tiny
 from ddim.files import read_tensors
 
 SHORT = [*DIGITS, "--max-steps", "3", "--batch-size", "2", "--log-every", "1", "--checkpoint-every", "1", *FAST]
+CODED = [*HALVING, "--max-steps", "3", "--log-every", "1", "--checkpoint-every", "1"]
 
 
 def world(home, maker):
-    """What the commands read: a model, pictures, latents, a run; each in a folder of its own below `home`."""
+    """What the commands read: a model, pictures, latents, a run, an autoencoder; each in a folder below `home`."""
     save_tiny(home / "model")
     pictures = home / "pictures"
     pictures.mkdir()
@@ -26,6 +27,7 @@ def world(home, maker):
         Image.fromarray(levels.astype(np.uint8)).save(pictures / f"p{i:02d}.png")
     assert maker("encode", "model", "pictures/p00.png", "--steps", "2", "--method", "naive", *CPU, "--out", "z") == 0
     assert maker("train", "pictures", *SHORT, "--out", "run") == 0
+    assert maker("train-autoencoder", "pictures", *CODED, "--out", "ae") == 0
     return home
 
 
@@ -34,6 +36,7 @@ class Command:
     """A command on OUT, which is "out" in its home.
 
     Attributes:
+        name: its verb, and what tells it from others of that verb.
         words: its argv before --out; a folder of new results as a positional argument where `bare`.
         kept: names below OUT that may differ from run to run, or hold seconds.
         more: a file beside OUT that is its result, too.
@@ -46,21 +49,26 @@ class Command:
     more: str | None = None
     parts: str | None = field(default=None)
 
+    @property
+    def verb(self):
+        return self.name.split()[0]
+
     def argv(self, out="out"):
-        return [self.name, *self.words, *([out] if self.bare else ["--out", out])]
+        return [self.verb, *self.words, *([out] if self.bare else ["--out", out])]
 
     def again(self, home, out="out"):
         """The words that go on with what is there, or begin anew; None where all is done."""
         place = Path(home) / out
-        if list(place.glob({"train": "state/*.pt", "distil": "state/recipe.json"}.get(self.name, "no such"))):
-            return [self.name, "--resume", out]
+        begun = {"distil": "state/recipe.json", "train": "state/*.pt", "train-autoencoder": "state/*.pt"}
+        if list(place.glob(begun.get(self.verb, "no such"))):
+            return [self.verb, "--resume", out]
         if not self.resumes and (place.is_file() or (place.is_dir() and any(place.iterdir()))):
             return None
         return self.argv(out)
 
     def progress(self, home, out="out"):
         """How far it is: it must never fall."""
-        if self.name == "train":
+        if self.verb in ("train", "train-autoencoder"):
             return newest(Path(home) / out / "state")
         if self.name == "distil":
             ended = len(list((Path(home) / out).glob("stages/*/ddim.json")))
@@ -126,6 +134,8 @@ COMMANDS = {
     c.name: c
     for c in (
         Command("train", ("pictures", *SHORT), resumes=True),
+        Command("train in latents", ("pictures", "--autoencoder", "ae", *SHORT), resumes=True),
+        Command("train-autoencoder", ("pictures", *CODED), resumes=True),
         Command("distil", ("model", "--to", "1", "--from", "2", "--updates", "2", "--batch-size", "2", "--made", "4",
                            "--log-every", "1", "--checkpoint-every", "1", "--preview-every", "0", *FAST), resumes=True),
         Command("ema", ("run", "--length", "0.1", *FAST)),

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from arena import Case
 from junk import FILES, MISSING, MISTYPED, places, with_junk
-from words import CPU, CYCLE, FAST, ONE, RESUME, TWO
+from words import CPU, CYCLE, ENCODED, FAST, ONCE, ONE, RESUME, TWO
 
+AGAIN = ["train-autoencoder", *RESUME[1:]]
 JOB = ["sample", "TEMPLATES/model", *CYCLE, "--out", "it"]
 
 
@@ -36,6 +37,7 @@ def json_cases(root: Path) -> Iterator[Case]:
 USES: list[tuple[str, str, list[str], bool]] = [
     ("model", "ddim.json", ["sample", "it", *ONE], True),
     ("model", "ddim.json", ["info", "it"], False),
+    ("run", "ddim.json", [*ONCE, "--init", "it"], True),
     ("model", "model_index.json", ["info", "it"], False),
     ("model", "unet/config.json", ["info", "it"], False),
     ("model", "scheduler/scheduler_config.json", ["sample", "it", *ONE], True),
@@ -45,6 +47,17 @@ USES: list[tuple[str, str, list[str], bool]] = [
     ("run", "log.jsonl", ["info", "it"], False),
     ("run", "log.jsonl", RESUME, True),
     ("run", "ddim.json", ["info", "it"], False),
+    ("ae", "config.json", ["info", "it"], False),
+    ("ae", "config.json", ENCODED, True),
+    ("ae", "ddim.json", ["info", "it"], False),
+    ("ae", "ddim.json", ENCODED, True),
+    ("ae", "state/recipe.json", AGAIN, True),
+    ("ae", "state/recipe.json", ["info", "it"], False),
+    ("ae", "log.jsonl", AGAIN, True),
+    ("latent", "vqvae/config.json", ["sample", "it", *ONE], True),
+    ("latent", "model_index.json", ["sample", "it", *ONE], True),
+    ("latent", "ddim.json", ["sample", "it", *ONE], True),
+    ("latent", "state/recipe.json", RESUME, True),
     ("job", "recipe.json", [*JOB, "--precision", "auto", "--batch-size", "auto", *CPU], True),
     ("job", "manifest.json", ["sample", "--verify", "--out", "it"], False),
     ("job", "manifest.json", [*JOB, *FAST], True),

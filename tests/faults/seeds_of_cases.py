@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 from arena import Arena
 from PIL import Image
-from words import CYCLE, DIGITS, FAST, REPORT
+from words import CYCLE, DIGITS, FAST, HALVING, REPORT
 
 from conftest import save_tiny  # of tests/
 
+FOUR = ["--max-steps", "4", "--log-every", "1", "--checkpoint-every", "2"]
 SLOW = ("report", "tuned", "onnx")
 
 
 def templates(arena: Arena, *, few: bool = False) -> Path:
-    """A folder with a model, a run, a job, latents, a report, an ONNX folder, pictures and a table of them.
+    """A folder with a model, a run, an autoencoder and a run in its latents, a job, latents, a report, an ONNX folder,
+    pictures and a table of them.
 
     `few`: without what takes seconds to make.
     """
@@ -28,8 +30,10 @@ def templates(arena: Arena, *, few: bool = False) -> Path:
     model, made = str(root / "model"), str(root / "pictures")
     images = [f"{made}/a/0{i}.png" for i in (1, 3, 5)]
     commands: dict[str, list[str]] = {
-        "run": ["train", made, *DIGITS, "--max-steps", "4", "--batch-size", "4", "--log-every", "1",
-                "--checkpoint-every", "2", *FAST, "--out", str(root / "run")],
+        "run": ["train", made, *DIGITS, *FOUR, "--batch-size", "4", *FAST, "--out", str(root / "run")],
+        "ae": ["train-autoencoder", made, *HALVING, *FOUR, "--out", str(root / "ae")],
+        "latent": ["train", made, *DIGITS, *FOUR, "--batch-size", "4", *FAST, "--autoencoder", str(root / "ae"),
+                   "--out", str(root / "latent")],
         "job": ["sample", model, *CYCLE, *FAST, "--out", str(root / "job")],
         "latents": ["encode", model, *images, "--steps", "3", *FAST, "--out", str(root / "z.safetensors")],
         "report": ["evaluate", model, made, *REPORT, *FAST, "--out", str(root / "report")],

@@ -12,6 +12,7 @@ import ddim
 from conftest import save_tiny
 from ddim.checkpoints import read_torch
 from ddim.cli import main
+from ddim.data import open_images, open_latents
 from ddim.jobs.train.newest import ASIDE, load_newest, set_aside
 from ddim.jobs.train.recipe import Recipe
 from ddim.jobs.train.state import checkpoints, new_state, save_checkpoint
@@ -145,6 +146,61 @@ def test_a_checkpoint_that_holds_something_else(state, tmp_path):
         with pytest.raises(Refused, match="none of this run") as caught:
             load_newest(tmp_path / "state", new_state(RECIPE, "digits", (1, 8, 8), None, "cpu"))
         one_line(caught.value)
+
+
+# -- caches ----------------------------------------------------------------------------------------------
+
+
+def cached(data, cache):
+    """A data set and its latents, and all that training takes from them."""
+    images = open_images(data, cache=cache)
+    own = open_latents(
+        images, lambda x: torch.stack([x[:, :, ::2, ::2], x[:, :, 1::2, 1::2].abs()], 1), "by", cache=cache
+    )
+    return images.pixels.tolist(), images.labels.tolist(), images.report, own.rows.tolist(), own.spread
+
+
+@pytest.mark.parametrize("seeds", [QUICK[:6], *FOLDERS])
+@pytest.mark.parametrize(("kind", "name"), [("", "pixels.npy"), ("", "labels.npy"), ("", "report.json"),
+                                            ("latents-", "rows.npy"), ("latents-", "report.json")])  # fmt: skip
+def test_a_damaged_cache_heals(tmp_path, kind, name, seeds):
+    for i in range(12):
+        (tmp_path / f"data/{i % 2}").mkdir(parents=True, exist_ok=True)
+        ddim.pixels.save_png(tmp_path / f"data/{i % 2}/{i}.png", ddim.pixels.to_uint8(ddim.noise([i], (1, 8, 8)))[0])
+    wanted = cached(tmp_path / "data", tmp_path / "cache")
+    (path,) = [p for p in tmp_path.glob(f"cache/*/{name}") if p.parent.name.startswith("latents-") == bool(kind)]
+    good = path.read_bytes()
+    for seed in seeds:
+        path.write_bytes(damaged(good, seed))
+        assert cached(tmp_path / "data", tmp_path / "cache") == wanted, seed
+        assert path.read_bytes() == good
+
+
+@pytest.mark.parametrize("seeds", [QUICK[:6], *FOLDERS])
+def test_latents_half_made_are_gone_on_with_or_made_anew(tmp_path, monkeypatch, seeds):
+    monkeypatch.setattr("ddim.data.latents.PART", 4 * 64)
+    (tmp_path / "data").mkdir()
+    for i in range(12):
+        ddim.pixels.save_png(tmp_path / f"data/{i}.png", ddim.pixels.to_uint8(ddim.noise([i], (1, 8, 8)))[0])
+    images, calls = open_images(tmp_path / "data", cache=tmp_path / "cache"), []
+
+    def opened(last):
+        def encode(x):
+            calls.append(len(x))
+            return x[:, None, :, ::2, ::2] if len(calls) <= last else 1 / 0
+
+        calls.clear()
+        own = open_latents(images, encode, "by", cache=tmp_path / "cache")
+        return own.rows.tolist(), own.spread
+
+    wanted = opened(3)
+    for seed in seeds:
+        shutil.rmtree(*tmp_path.glob("cache/latents-*"))
+        with pytest.raises(ZeroDivisionError):
+            opened(2)
+        part = sorted(tmp_path.glob("cache/latents-*-parts/*"))[seed % 2]
+        part.write_bytes(damaged(part.read_bytes(), seed))
+        assert opened(3) == wanted, seed
 
 
 # -- weights that are no numbers -----------------------------------------------------------------------

@@ -10,7 +10,8 @@ from commands import COMMANDS
 
 from ddim.jobs import verify
 
-AIMED = ("train", "distil", "ema", "sample", "evaluate", "likelihood", "encode", "tune", "import", "export", "decode")
+AIMED = ("train", "train in latents", "train-autoencoder", "distil", "ema", "sample", "evaluate", "likelihood",
+         "encode", "tune", "import", "export", "decode")  # fmt: skip
 
 
 def finished(trials, command):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from arena import Case
 from junk import ESC, put
-from words import CPU, FAST, ONE, PIXELS
+from words import CPU, FAST, HALVING, ONE, PIXELS
 
 WORDS = [
     "", "nan", "inf", "-inf", "-1", "0", "0.5", "1e30", "1e400", "9" * 20, "9" * 5000, "x" * 10_000, ESC, "../..",
@@ -16,6 +16,7 @@ WORDS = [
     "/dev/null", "/dev/zero", "--out", "cuda:99", "meta", "hpu",
 ]  # fmt: skip
 WORK = {"repeats", "max_steps", "trials", "latents", "resample"}  # who asks for so much of it is not wrong
+LATENT = "train in latents"
 LEFT_OUT = {"demo"}  # a thousand steps of DDPM each time
 
 
@@ -24,10 +25,11 @@ def flag_cases(root: Path) -> Iterator[Case]:
     from ddim.cli.argv import COMMANDS, command_of
     from ddim.cli.typed import flag_of
 
-    for name in COMMANDS:
+    for name in (*COMMANDS, LATENT):
         if name in LEFT_OUT:
             continue
-        for field in dataclasses.fields(command_of(name)):
+        verb = name.split()[0]
+        for field in dataclasses.fields(command_of(verb)):
             positional = "Positional" in str(field.type)
             for word in WORDS:
                 if field.name in WORK and word == "1000000000":
@@ -36,7 +38,7 @@ def flag_cases(root: Path) -> Iterator[Case]:
                 argv = given.with_positional(field.name, word) if positional else given.with_flag(flag, word)
                 yield Case(f"word {name} {field.name} {word[:30]!a}", lambda here, argv=argv: argv, True)
         for i, words in enumerate(([], ["--no-such"], ["a"] * 300, ["--help", ESC], [ESC], ["-"], ["--"])):
-            yield Case(f"words {name} {i}", lambda here, argv=[name, *words]: argv)
+            yield Case(f"words {name} {i}", lambda here, argv=[verb, *words]: argv)
     for i, argv in enumerate(([ESC], ["x" * 9999], ["-v"], ["--version"], [])):
         yield Case(f"no command {i}", lambda here, argv=argv: argv)
 
@@ -45,16 +47,16 @@ def flag_cases(root: Path) -> Iterator[Case]:
 class Words:
     """A command that works, as its positional words and its flags."""
 
-    name: str
+    verb: str
     positional: dict[str, str]
     flags: list[str]
 
     def with_positional(self, field: str, word: str) -> list[str]:
-        return [self.name, *{**self.positional, field: word}.values(), *self.flags]
+        return [self.verb, *{**self.positional, field: word}.values(), *self.flags]
 
     def with_flag(self, flag: str, word: str) -> list[str]:
         at = self.flags.index(flag) if flag in self.flags else len(self.flags)
-        return [self.name, *self.positional.values(), *self.flags[:at], flag, word, *self.flags[at + 2 :]]
+        return [self.verb, *self.positional.values(), *self.flags[:at], flag, word, *self.flags[at + 2 :]]
 
 
 def words_of(name: str, root: Path) -> Words:
@@ -62,8 +64,11 @@ def words_of(name: str, root: Path) -> Words:
     model, data, z = str(root / "model"), str(root / "pictures"), str(root / "z.safetensors")
     image = str(root / "pictures" / "a" / "01.png")
     made, two = ["--out", "made"], ["--steps", "2", *FAST, "--out", "made"]
+    once = [*made, "--max-steps", "1", "--batch-size", "2", "--preview-every", "0", *FAST]
     known: dict[str, tuple[dict[str, str], list[str]]] = {
-        "train": ({"data": data}, [*made, "--max-steps", "1", "--batch-size", "2", "--preview-every", "0", *FAST]),
+        "train": ({"data": data}, once),
+        LATENT: ({"data": data}, [*once, "--autoencoder", str(root / "ae")]),
+        "train-autoencoder": ({"data": data}, [*made, "--max-steps", "1", *HALVING]),
         "sample": ({"model": model}, ONE),
         "schedule": ({"model": model}, ["--steps", "2"]),
         "info": ({"model": model}, []),
@@ -86,7 +91,7 @@ def words_of(name: str, root: Path) -> Words:
         "ema": ({"trained": str(root / "run")}, [*made, "--length", "0.1", *FAST]),
     }  # fmt: skip
     positional, flags = known.get(name, ({}, []))
-    return Words(name, positional, flags)
+    return Words(name.split()[0], positional, flags)
 
 
 # -- places ------------------------------------------------------------------------------------------------------
@@ -103,8 +108,9 @@ PLACES = {
 
 def place_cases(root: Path) -> Iterator[Case]:
     """Every command that writes, to every place it cannot write to."""
-    writers = ("train", "sample", "import", "export", "encode", "decode", "reconstruct", "consistency", "interpolate",
-               "edit", "evaluate", "measure", "tune", "likelihood", "distil")  # fmt: skip
+    writers = ("train", LATENT, "train-autoencoder", "ema", "sample", "import", "export", "encode", "decode",
+               "reconstruct", "consistency", "interpolate", "edit",
+               "evaluate", "measure", "tune", "likelihood", "distil")  # fmt: skip
     for name in writers:
         for kind, place in PLACES.items():
 

@@ -135,7 +135,7 @@ def preset_of(
     """
     if name is None and init is not None:
         name = (init.meta.get("provenance") or {}).get("preset")
-        name = name if name in PRESETS else None
+        name = next((preset for preset in PRESETS if preset == name), None)
     if name is not None:
         if name not in PRESETS:
             raise Refused(f"unknown --preset {name!r}; choose one of {', '.join(PRESETS)}")

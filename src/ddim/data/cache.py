@@ -20,14 +20,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ddim.data.kept import keep_words, kept_array, kept_words
 from ddim.data.report import Report, refuse_unfit
 from ddim.data.room import BUILD, new_array
 from ddim.data.sources import Source, open_source
-from ddim.files import read_json, sweep, whole_folder, write_text
+from ddim.files import sweep, whole_folder
 from ddim.pixels import Fit, Pixels, as_pixels, fitted, open_image, show
 from ddim.refused import Refused
 
-FORMAT = 2  # raise when what is stored changes
+FORMAT = 3  # raise when what is stored changes
 BLOCK = 1024  # images hashed at once
 HASHED = (
     2**28
@@ -147,10 +148,10 @@ def _hash(shape: tuple[int, ...], labels: list[int] | None) -> Any:
 
 
 def _open(folder: Path, source: Source) -> Images:
-    stored = read_json(folder / REPORT)
+    stored = kept_words(folder / REPORT)
     report = Report(**{**stored, "shape": tuple(stored["shape"]), "source": source.name, "unread": list(source.unread)})
-    labels = np.load(folder / LABELS) if source.class_names is not None else None
-    return Images(np.load(folder / PIXELS, mmap_mode="r"), labels, source.class_names, report)
+    labels = kept_array(folder / LABELS) if source.class_names is not None else None
+    return Images(kept_array(folder / PIXELS), labels, source.class_names, report)
 
 
 def _build(
@@ -207,7 +208,7 @@ def _finish(folder: Path, pixels: Pixels, report: Report, channels: int, labels:
     final.flush()  # type: ignore[attr-defined]  # a memmap, typed as the array it is used as
     (folder / "all.npy").unlink()
     report.sha256 = digest.hexdigest()
-    write_text(folder / REPORT, json.dumps(asdict(report)))
+    keep_words(folder / REPORT, asdict(report))
 
 
 def _decoded(name: str, raw: Path | bytes | Image.Image | None) -> tuple[str, Image.Image]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,12 +14,13 @@ import torch
 from torch import Tensor
 
 from ddim.data.cache import HASHED, Images, cache_root
+from ddim.data.kept import keep_words, kept_array, kept_words
 from ddim.data.room import new_array
-from ddim.files import alone, digest, read_json, sweep, whole_file, whole_folder, write_text
+from ddim.files import alone, digest, read_tensors, sweep, weights_hash, whole_folder, write_tensors
 from ddim.pixels import from_uint8
 from ddim.refused import Refused
 
-FORMAT = 1  # raise when what is stored changes
+FORMAT = 2  # raise when what is stored changes
 PART = 64 * 512 * 512  # pixels of the pictures that are encoded between two files
 LEAST = 0.05  # of the latents' std, that they must differ by from picture to picture
 ROWS, REPORT = "rows.npy", "report.json"
@@ -126,10 +126,10 @@ def open_latents(
 def _sound(folder: Path, images: Images) -> LatentImages | None:
     """What lies there, if it is as it was written."""
     try:
-        told = read_json(folder / REPORT)
+        told = kept_words(folder / REPORT)
         spread = Spread(**{**told, "mean": tuple(told["mean"])})
-        rows = np.load(folder / ROWS, mmap_mode="r")
-    except (OSError, ValueError, LookupError, TypeError, EOFError):
+        rows = kept_array(folder / ROWS)
+    except (OSError, ValueError, LookupError, TypeError):
         return None
     if rows.dtype != np.float32 or rows.ndim != 6 or len(rows) != len(images):
         return None
@@ -144,36 +144,43 @@ def _make(
     _, h, w = images.shape
     each, parts = max(1, PART // (h * w)), list[Path]()
     for first in range(0, len(images), each):
-        path, last = place / f"{first:08d}.npy", min(first + each, len(images))
+        path, last = place / f"{first:08d}.safetensors", min(first + each, len(images))
         parts.append(path)
-        if not path.exists():
+        if not _made(path):
             pixels = images.pixels[first:last]
             views = [encode(from_uint8(v)) for v in ([pixels, pixels[:, :, ::-1]] if flip else [pixels])]
-            made = torch.stack(views, 1).float().numpy()
-            if not np.isfinite(made).all():
-                bad = int((~np.isfinite(made).reshape(len(made), -1).all(1)).sum())
+            made = torch.stack(views, 1).float()
+            if bad := int((~made.isfinite().flatten(1).all(1)).sum()):
                 raise Refused(
                     f"the autoencoder gives no finite numbers for {bad} of the pictures {first} to {last - 1} of "
                     f"{images.report.source}: its weights are damaged, or its training diverged"
                 )
-            with whole_file(path) as partial, partial.open("wb") as file:
-                np.save(file, made)
+            write_tensors(path, {ROWS: made}, {"sha256": weights_hash({ROWS: made})})
         progress(last, len(images))
     with whole_folder(folder, last=(REPORT,)) as building:
         building.chmod(0o700)  # pictures are their owner's
-        write_text(building / REPORT, json.dumps(asdict(_joined(building / ROWS, parts, len(images)))))
+        keep_words(building / REPORT, asdict(_joined(building / ROWS, parts, len(images))))
     shutil.rmtree(place, ignore_errors=True)
+
+
+def _made(part: Path) -> bool:
+    """Whether it was encoded before an interruption, and is as it was written."""
+    try:
+        state, told = read_tensors(part)
+    except Refused:
+        return False
+    return told.get("sha256") == weights_hash(state)
 
 
 def _joined(path: Path, parts: list[Path], count: int) -> Spread:
     """All parts as one array; how its latents are spread."""
-    first = np.load(parts[0])
+    first = read_tensors(parts[0])[0][ROWS].numpy()
     rows = new_array(path, (count, *first.shape[1:]), np.float32, "latents")
     found, at = hashlib.sha256(), 0
     origin = first[0, :, 0].astype(np.float64)  # (V, C, H, W); sums about it lose no digits
     totals, squares, drawn = np.zeros_like(origin), np.zeros_like(origin), np.zeros_like(origin)
     for part in parts:
-        made: Floats = np.load(part)
+        made: Floats = read_tensors(part)[0][ROWS].numpy()
         rows[at : at + len(made)] = made
         at += len(made)
         found.update(np.ascontiguousarray(made).tobytes())

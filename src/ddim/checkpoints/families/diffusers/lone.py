@@ -19,6 +19,16 @@ from ddim.checkpoints.families.diffusers.autoencoder import (
 from ddim.files import VERSION, read_json, whole_folder, write_json
 from ddim.nets import Autoencoder
 from ddim.refused import Refused
+from ddim.stored import MAPPING, WORD, Rule, checked, is_number, only
+
+RULES: dict[str, Rule] = {
+    "sha256": WORD,
+    "provenance": MAPPING,
+    "measured": (
+        "a mapping of finite numbers",
+        only(lambda v: isinstance(v, Mapping) and all(map(is_number, v.values()))),
+    ),
+}
 
 
 def is_autoencoder(folder: Path) -> bool:
@@ -39,7 +49,8 @@ def load_autoencoder(path: str | Path) -> Autoencoder:
         if not inside:
             raise Refused(f"{folder} holds no autoencoder: no {CONFIG} of {', '.join(KINDS)}, nor a vae/ with one")
         folder = inside[0]
-    facts = read_json(folder / OURS) if (folder / OURS).is_file() else {}
+    told = folder / OURS
+    facts = checked(read_json(told), RULES, str(told)) if told.is_file() else {}
     notes: list[str] = []
     made = read_autoencoder(folder, facts.get("sha256"), notes)
     made.facts, made.notes = facts, tuple(notes)
