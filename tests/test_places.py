@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddim.files import HOST, Hold, free_file, free_folder, sweep, whole_file, whole_folder, write_tensors
+from ddim.files import HOST, Hold, free_file, free_folder, reach, sweep, whole_file, whole_folder, write_tensors
 from ddim.refused import Refused
 
 
@@ -34,6 +34,14 @@ def test_a_way_that_leads_nowhere_is_refused_before_any_work_and_nothing_is_left
             look(tmp_path / place)
     assert free_file(tmp_path / "new/deep/x.json") and free_folder(tmp_path / "new/deep")
     assert names(tmp_path) == before
+
+
+def test_a_way_that_was_being_tried_when_its_writer_was_killed_is_swept_by_the_next(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f".way.{HOST}-{gone.pid}-00000000.part" / "out").mkdir(parents=True)
+    reach(tmp_path / "out", folder=True)
+    assert names(tmp_path) == []
 
 
 def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch):

@@ -97,8 +97,9 @@ def newest(folder):
 
 
 def _kept(command, name, path):
-    if name.startswith(("tensorboard/", "cells/")) or name in ("report.html", "report.csv", "ddim.json", "log.jsonl"):
-        return _told(name, path)
+    told = ("report.html", "report.csv", "ddim.json", "log.jsonl")
+    if name.startswith(("tensorboard/", "cells/")) or path.name in told:
+        return _told(path.name, path)
     if name == "report.json":
         document = json.loads(path.read_text())
         return json.dumps([{k: v for k, v in row.items() if "seconds" not in k} for row in document["rows"]])

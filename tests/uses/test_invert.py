@@ -10,7 +10,8 @@ from rough_network import LABELS, SCHEDULE, TAU, Network, images, network
 
 from ddim import Clip, Denoiser, GaussianDenoiser, NetworkDenoiser, load, sample, tau
 from ddim.denoise import NONE, Bound, DynamicThreshold, Guided, labels
-from ddim.process import Prediction
+from ddim.process import Prediction, flow
+from ddim.refused import Refused
 from ddim.solve import Coupled, Implicit, Older, end_of, trajectory
 from ddim.uses import decode, encode
 
@@ -165,6 +166,12 @@ def test_one_step_is_encoded_by_the_implicit_method():
     assert float(z.certificate.psnr.min()) > 120
     with pytest.raises(ValueError, match=r"images have no preimage in 1 step; .* at least 2 steps"):
         encode(Folded(), images(), (1000, 0))
+
+
+@pytest.mark.parametrize("process", [SCHEDULE.zero_terminal_snr(), flow()], ids=lambda p: p.name)
+def test_one_step_between_the_image_and_pure_noise_is_refused(process):
+    with pytest.raises(Refused, match="one step between the image and pure noise"):
+        encode(GaussianDenoiser(process, 0.1, 0.25), torch.zeros(2, 3), (process.T, 0), "exact")
 
 
 def test_zero_terminal_snr_can_be_encoded():

@@ -56,6 +56,7 @@ def reach(path: Path, *, folder: bool = False) -> None:
         above = next(p for p in end.parents if os.path.lexists(p))
         if not above.is_dir():
             raise Refused(f"{path} cannot be written: {above} is no folder; choose another `out`")
+        sweep(above)
         trial = above / temporary_name("way")
         try:
             trial.mkdir()

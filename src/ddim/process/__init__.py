@@ -4,7 +4,7 @@ Everything here is a formula of its arguments. A coefficient, or a rule for time
 """
 
 from ddim.process.continuous import KINDS, Continuous, edm, flow, process_of, subvp, ve, vp
-from ddim.process.level import AnyLevel, Level, Process, Time, half_log_snr, level_at
+from ddim.process.level import AnyLevel, Level, Process, Time, as_rows, half_log_snr, level_at
 from ddim.process.objective import Objective, diffuse
 from ddim.process.prediction import PARAMETERISATIONS, Parameterisation, Prediction, parameterisation, rederive
 from ddim.process.randomness import MOST_SEEDS, STEP, generator, noise, parse_seeds
@@ -28,9 +28,9 @@ from ddim.process.usual import DRAWS, USUAL, draw_times, usual_label, usual_spac
 
 __all__ = [
     "DRAWS", "KINDS", "LEARNED_VARIANCES", "MOST_SEEDS", "PARAMETERISATIONS", "REAL_SPACINGS", "SPACINGS", "STEP",
-    "USUAL", "AnyLevel", "Continuous", "Level", "Objective", "Parameterisation", "PerImage", "Prediction", "Process",
-    "Schedule", "Time", "TimeLabel", "ddim_step", "diffuse", "draw_times", "edm", "eta_max", "fixedlarge_step", "flow",
-    "generator", "half_log_snr", "landing", "learned_std", "learned_step", "level_at", "noise", "parameterisation",
-    "parse_seeds", "process_of", "rederive", "sigma", "sigma_hat", "subvp", "tau", "usual_label", "usual_spacing",
-    "usual_unit_input", "ve", "vp",
+    "USUAL", "AnyLevel", "Continuous", "Level", "Objective", "Parameterisation", "PerImage", "Prediction",
+    "Process", "Schedule", "Time", "TimeLabel", "as_rows", "ddim_step", "diffuse", "draw_times", "edm", "eta_max",
+    "fixedlarge_step", "flow", "generator", "half_log_snr", "landing", "learned_std", "learned_step", "level_at",
+    "noise", "parameterisation", "parse_seeds", "process_of", "rederive", "sigma", "sigma_hat", "subvp", "tau",
+    "usual_label", "usual_spacing", "usual_unit_input", "ve", "vp",
 ]  # fmt: skip

@@ -95,6 +95,11 @@ def level_at(process: Process, t: Time | Tensor, like: Tensor) -> AnyLevel:
     return process.at_batch(t, like) if isinstance(t, Tensor) else process.at(t)
 
 
+def as_rows(x: Tensor) -> Tensor:
+    """(B, *) as (B, D); items that are single numbers, (B,), too."""
+    return x[:, None] if x.ndim == 1 else x.flatten(1)
+
+
 def half_log_snr(at: Level[float]) -> float:
     """lambda = log(signal/noise); +inf where the noise is 0, -inf where the signal is."""
     if at.noise == 0.0:

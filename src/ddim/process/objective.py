@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddim.process.level import AnyLevel, Level, Process
+from ddim.process.level import AnyLevel, Level, Process, as_rows
 from ddim.process.prediction import Parameterisation, parameterisation, square_sum
 from ddim.refused import Refused
 
@@ -72,7 +72,7 @@ class Objective:
             t: times (B,), each above 0.
         """
         level: Level[Tensor] = process.at_batch(t, x0)
-        error = (out.float() - self.parameterisation.target(x0, eps, level).float()).square().flatten(1).mean(1)
+        error = as_rows(out.float() - self.parameterisation.target(x0, eps, level).float()).square().mean(1)
         return error * self.weight(level).flatten().to(error)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ddim.denoise import Denoiser
-from ddim.process import Level
+from ddim.process import Level, as_rows
 
 
 def angle(at: Level[float]) -> float:
@@ -74,7 +74,7 @@ class Field:
         level = denoise.process.at_batch(t, u)
         scale = (level.signal**2 + level.noise**2).sqrt()
         p = denoise((u * scale).view(-1, *self.shape), t)
-        found = (level.signal * p.eps.flatten(1) - level.noise * p.x0.flatten(1)) / scale
+        found = (level.signal * as_rows(p.eps) - level.noise * as_rows(p.x0)) / scale
         return found.to(u.dtype)
 
     def traced(self, u: Tensor, phi: Tensor, rows: Tensor, probes: Tensor | None) -> Tensor:

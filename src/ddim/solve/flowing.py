@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddim.denoise import Denoiser
-from ddim.process import Prediction
+from ddim.process import Prediction, as_rows
 from ddim.refused import Refused
 from ddim.solve.adaptive import integrated
 from ddim.solve.base import Solver, Step
@@ -54,7 +54,7 @@ class Adaptive(Solver[None]):
         def size(error: Tensor) -> Tensor:
             return error.square().mean(1).sqrt()
 
-        u = x.double().flatten(1) / math.hypot(*at_t)
+        u = as_rows(x.double()) / math.hypot(*at_t)
         end, evaluations = integrated(slope, u, way * angle(at_t), way * angle(at_s), self.tolerance, size)
         first = field.slope(u, u.new_full((len(u),), phi := angle(at_t)), torch.arange(len(u), device=u.device))
         found = (math.cos(phi) * u - math.sin(phi) * first, math.sin(phi) * u + math.cos(phi) * first)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ddim.denoise import Denoiser
-from ddim.process import Level, Prediction, ddim_step
+from ddim.process import Level, Prediction, as_rows, ddim_step
+from ddim.refused import Refused
 from ddim.solve import roots
 from ddim.solve.base import Solver, Step
 
@@ -81,10 +82,10 @@ class Implicit(Solver[Solved | None]):
             own = denoise if len(rows) == everyone else denoise.rows(rows)
             p = own(x_s, s)
             latest[rows] = p.eps
-            return gain * (x[rows] - ddim_step(p, at_s, at_t)).flatten(1)
+            return as_rows(gain * (x[rows] - ddim_step(p, at_s, at_t)))
 
         asked = int(carry is None and at_s.signal > 0.0)
-        search = roots.begin(residual, self._guess(denoise, x, at_t, at_s, t, carry).flatten(1))
+        search = roots.begin(residual, as_rows(self._guess(denoise, x, at_t, at_s, t, carry)))
         tolerance = self.tolerance * gain
         roots.anderson(residual, search, tolerance=tolerance, calls=self.mixing, memory=self.memory)
         if self.rounds:
@@ -113,5 +114,11 @@ class Implicit(Solver[Solved | None]):
 
 
 def _gain(at_t: Level[float], at_s: Level[float]) -> float:
-    """From a defect at the cleaner end to a move of x_s: that of the fixed point, or of pure noise at signal 0."""
+    """From a defect at the cleaner end to a move of x_s: that of the fixed point, or of pure noise at signal 0.
+
+    Raises:
+        Refused: one step from the image to pure noise, of which nothing depends on x_s.
+    """
+    if at_s.signal == at_t.noise == 0.0:
+        raise Refused("one step between the image and pure noise cannot be turned round; encode with at least 2 steps")
     return at_s.signal / at_t.signal if at_s.signal > 0.0 else at_s.noise / at_t.noise

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ddim.denoise import Denoiser
-from ddim.process import Level, Prediction, ddim_step
+from ddim.process import Level, Prediction, as_rows, ddim_step
 from ddim.refused import Refused
 from ddim.solve.base import Solver, Step
 from ddim.solve.maruyama import EulerMaruyama
@@ -120,7 +120,7 @@ class PredictorCorrector(Solver[None]):
 
     def _corrected(self, p: Prediction, at: Level[float], x: Tensor, z: Tensor) -> Tensor:
         shape = (-1, *([1] * (x.ndim - 1)))
-        long, drift = (torch.linalg.vector_norm(v.flatten(1), dim=1).view(shape) for v in (z, p.eps))
+        long, drift = (torch.linalg.vector_norm(as_rows(v), dim=1).view(shape) for v in (z, p.eps))
         size = 2 * (self.snr * at.noise * long / drift.clamp(min=torch.finfo(x.dtype).tiny)) ** 2
         moved: Tensor = x - size / at.noise * p.eps + (2 * size).sqrt() * z
         return moved

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ddim.denoise import NONE, Conditions, Denoiser
+from ddim.process import as_rows
 from ddim.solve import DDIM, sample
 
 
@@ -62,4 +63,4 @@ def same_latents(
 
 
 def _rms(a: Tensor, b: Tensor) -> Tensor:
-    return torch.as_tensor((a - b).double().square().flatten(1).mean(1).sqrt())
+    return torch.as_tensor(as_rows((a - b).double()).square().mean(1).sqrt())

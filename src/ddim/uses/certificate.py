@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddim.process import as_rows
+
 
 @dataclass(frozen=True)
 class Road:
@@ -130,7 +132,7 @@ class Reproduction:
 
 def compared(y: Tensor, x: Tensor) -> Tensor:
     """PSNR in dB (peak to peak 2) and largest error of every image, (B, 2), float64 on the CPU."""
-    error = (y.double() - x.double()).flatten(1)
+    error = as_rows(y.double() - x.double())
     psnr = 10.0 * torch.log10(4.0 / error.square().mean(1))
     return torch.stack([psnr, error.abs().amax(1)], 1).cpu()
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ddim.denoise import NONE, Conditions, Denoiser, bound, labels
-from ddim.process import generator
+from ddim.process import as_rows, generator
 from ddim.refused import Refused
 from ddim.solve import DDIM, Field, integrated, trajectory
 from ddim.uses.roads import work
@@ -85,7 +85,7 @@ def likelihood(
         raise Refused(f"`tolerance` must lie between 0 and 1, got {tolerance}")
     if error is not None and (probes is None or not 0.0 < error < math.inf):
         raise Refused(f"`error` must be above 0 and is of estimates, by `probes`; got {error} and {probes} probes")
-    u = work(x).flatten(1)
+    u = as_rows(work(x))
     if error is not None and probes is not None:
         pilot = max(probes, PILOT)
         probes = pilot if u.shape[1] > pilot else None
@@ -168,14 +168,14 @@ def walk_density(
     if x_T[0].numel() > MOST_EXACT:
         raise Refused(f"items of {x_T[0].numel()} dimensions: the exact determinant is for at most {MOST_EXACT}")
     x, denoise = work(x_T), bound(denoise, conditions | labels(label))
-    log_prob = _log_normal(x.flatten(1), denoise.process.start(tau[0]))
+    log_prob = _log_normal(as_rows(x), denoise.process.start(tau[0]))
     for pair in pairwise(tau):
         at = x.detach().requires_grad_()
         with torch.enable_grad():
             (step,) = trajectory(denoise, DDIM(), pair, at)
-            flat = step.x.flatten(1)
+            flat = as_rows(step.x)
             rows = [torch.autograd.grad(flat[:, j].sum(), at, retain_graph=True)[0] for j in range(flat.shape[1])]
-        log_prob = log_prob - torch.linalg.slogdet(torch.stack([row.flatten(1) for row in rows], 1)).logabsdet
+        log_prob = log_prob - torch.linalg.slogdet(torch.stack([as_rows(row) for row in rows], 1)).logabsdet
         x = step.x.detach()
     return x.to(x_T.dtype), log_prob
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ddim.denoise import NONE, Conditions, Denoiser, bound
-from ddim.process import STEP, noise
+from ddim.process import STEP, as_rows, noise
 from ddim.refused import Refused
 from ddim.solve import DDIM, end_of, sample, step_noise, trajectory
 from ddim.uses.invert import encode
@@ -122,7 +122,7 @@ def along(x_T: Tensor, towards: Tensor, amount: float) -> Tensor:
         raise Refused(f"`amount` must be finite, got {amount}; 1 is the difference of the two means")
     moved = x_T + amount * towards.to(x_T)
     shape = (-1, *([1] * (x_T.ndim - 1)))
-    before, after = x_T.flatten(1).norm(dim=1), moved.flatten(1).norm(dim=1)
+    before, after = as_rows(x_T).norm(dim=1), as_rows(moved).norm(dim=1)
     return moved * (before / after.clamp(min=torch.finfo(x_T.dtype).tiny)).view(shape) if amount else x_T.clone()
 
 
@@ -162,7 +162,7 @@ def inpaint(
         raise Refused(f"{len(x_0)} images need {len(x_0)} seeds, got {len(seeds)}")
     paint = _painted(mask.to(x_0.device), x_0)
     denoise = bound(denoise, conditions)
-    full, some = paint.flatten(1).all(1), paint.flatten(1).any(1)
+    full, some = as_rows(paint).all(1), as_rows(paint).any(1)
     out = x_0.clone()
     for chosen, again in ((full, 1), (some & ~full, resample)):
         rows = torch.nonzero(chosen).flatten()

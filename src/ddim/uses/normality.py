@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddim.process import as_rows
 from ddim.refused import Refused
 
 
@@ -67,7 +68,7 @@ def law(z: Tensor, std: float = 1.0) -> Law:
     values = torch.as_tensor(z).detach().cpu().double() / std
     if values.numel() == 0:
         raise Refused("there are no latents to measure")
-    flat = values.flatten(1)
+    flat = as_rows(values)
     mean = float(flat.mean())
     variance = float((flat - mean).square().mean())
     fourth = float((flat - mean).pow(4).mean())
