@@ -3,7 +3,9 @@
 `python benchmarks/autoencoder.py AE TRAIN TEST [--count 10000] [--picture stages.png]`: PCA is fitted on TRAIN, both
 reconstruct TEST. Also pictures of 64 x 64, each four of TEST side by side: the autoencoder takes them as they are; the
 four are independent, so their covariance is one block for each, and their PCA is that of each of them. A line for each
-goes to results/autoencoder.jsonl; --picture draws the stages of a few. --only: one of autoencoder, PCA.
+goes to results/autoencoder.jsonl; --picture draws the stages of a few. "PCA of squares" keeps of each square of the
+autoencoder's factor as many numbers as a latent has channels: a linear code whose latents are pictures of that shape.
+--only: one of them.
 """
 
 from __future__ import annotations
@@ -39,20 +41,25 @@ def batches(images: Images, count: int, side: int = 1) -> Iterator[Tensor]:
         yield x.permute(0, 3, 1, 4, 2, 5).reshape(-1, c, side * h, side * w)
 
 
-def principal(images: Images, numbers: int) -> Coder:
-    """To that many components of these pictures, and back; larger pictures are cut into such."""
-    total, outer, n = torch.zeros(1), torch.zeros(1), len(images)
-    for x in batches(images, n):
-        flat = x.flatten(1)
-        total, outer = total + flat.sum(0).double(), outer + (flat.T @ flat).double()
+def cut(x: Tensor, side: int) -> Tensor:
+    """The squares of that side of each picture, a row each."""
+    b, c, h, w = x.shape
+    return x.view(b, c, h // side, side, w // side, side).permute(0, 2, 4, 1, 3, 5).reshape(-1, c * side**2)
+
+
+def principal(images: Images, numbers: int, side: int) -> Coder:
+    """To that many components of each square of that side of these pictures, and back."""
+    total, outer, n = torch.zeros(1), torch.zeros(1), 0
+    for x in batches(images, len(images)):
+        flat = cut(x, side)
+        total, outer, n = total + flat.sum(0).double(), outer + (flat.T @ flat).double(), n + len(flat)
     mean = total / n
     _, vectors = torch.linalg.eigh((outer / n - mean[:, None] * mean).float())
-    first, mean, (c, h, w) = vectors[:, -numbers:], mean.float(), images.shape
+    first, mean = vectors[:, -numbers:], mean.float()
 
     def back(x: Tensor) -> Tensor:
-        b, rows, columns = len(x), x.shape[2] // h, x.shape[3] // w
-        tiles = x.view(b, c, rows, h, columns, w).permute(0, 2, 4, 1, 3, 5).reshape(-1, c * h * w)
-        made = ((tiles - mean) @ first @ first.T + mean).view(b, rows, columns, c, h, w)
+        b, c, h, w = x.shape
+        made = ((cut(x, side) - mean) @ first @ first.T + mean).view(b, h // side, w // side, c, side, side)
         return made.permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
 
     return back
@@ -93,15 +100,17 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--picture", type=Path)
-    parser.add_argument("--only", choices=("autoencoder", "PCA"))
+    parser.add_argument("--only", choices=("autoencoder", "PCA", "PCA of squares"))
     asked = parser.parse_args()
     made = ddim.model.load_autoencoder(asked.ae)
     train, test = (open_images(name, labels=False) for name in (asked.train, asked.test))
     numbers = int(np.prod(made.latent_shape(test.shape)))
-    wanted = {"autoencoder", "PCA"} if asked.only is None else {asked.only}
+    wanted = {"autoencoder", "PCA", "PCA of squares"} if asked.only is None else {asked.only}
     coders: dict[str, Coder] = {"autoencoder": lambda x: made.decode(made.encode(x))}
     if "PCA" in wanted or asked.picture is not None:
-        coders["PCA"] = principal(train, numbers)
+        coders["PCA"] = principal(train, numbers, test.shape[1])
+    if "PCA of squares" in wanted:
+        coders["PCA of squares"] = principal(train, made.channels, made.factor)
     count = min(asked.count, len(test))
     for side in (1, 2):
         for name in sorted(wanted):
