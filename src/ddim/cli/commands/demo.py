@@ -21,13 +21,15 @@ class Promise(NamedTuple):
     steps: int
     eta: float
     student: str | None = None  # the bundled one whose own walk it is
+    guidance: float = 1.0
 
 
 FEW = (Promise("DDIM", 5, 0.0), Promise("DDIM", 10, 0.0), Promise("DDIM", 20, 0.0), Promise("DDIM", 50, 0.0))
 THOUSAND = (*FEW, Promise("DDPM", 1000, 1.0))
 FIFTY = (*FEW, Promise("DDPM", 50, 1.0))  # where a thousand would take minutes on a CPU
 STUDENTS = (Promise("student", 1, 0.0, "mnist-1"), Promise("student", 4, 0.0, "mnist-4"))
-BUNDLED = {options.DEFAULT: (*STUDENTS, *THOUSAND), "cifar10": FIFTY}
+GUIDED = Promise("guided DDIM", 20, 0.0, guidance=2.0)  # the weight that `ddim tune` found best: docs/results.md
+BUNDLED = {options.DEFAULT: (*STUDENTS, *THOUSAND), "cifar10": (GUIDED, *FIFTY)}
 
 
 @options.command
@@ -57,31 +59,38 @@ class Command(options.Quick, options.OfModel):
         seeds = list(range(self.seed, self.seed + IMAGES))
         label = None if model.num_classes is None else [i % model.num_classes for i in range(IMAGES)]
         walks = tuple(w._replace(steps=int(min(w.steps, model.most_steps))) for w in walks)
+        samplers = [self._sampler(model, walk, label) for walk in walks]
         rows: list[Any] = []
         took: list[float] = []
-        with show.progress(sum(w.steps for w in walks), f"network calls of {name}") as bar:
+        with show.progress(sum(s.calls for s in samplers), f"network calls of {name}") as bar:
             calls = 0
-            for walk in walks:
-                one = model if walk.student is None else ddim.load(walk.student, device="auto")
-                sampler = one.sampler(steps=walk.steps, eta=walk.eta, label=label, precision=self.precision)
-                if not calls or one is not model:
+            for walk, sampler in zip(walks, samplers, strict=True):
+                if not calls or walk.student is not None:
                     sampler.call(seeds)  # the first call pays for set-up that belongs to no row
                 start = time.perf_counter()
                 pictures, calls = walked(sampler, seeds, calls, bar)
                 rows += pictures
                 took.append(time.perf_counter() - start)
-        self._tell(model, name, walks, took)
+        self._tell(model, name, walks, [s.calls for s in samplers], took)
         words = [f"{w.name} {w.steps} step{'s'[: w.steps - 1]}, {t:.2f} s" for w, t in zip(walks, took, strict=True)]
         scale = max(1, round(56 / model.picture_shape[1]))
         names = options.class_names(model)
         heads = [names[i] for i in label] if names and label else None
         return ddim.pixels.grid(rows, IMAGES, row_labels=words, column_labels=heads, scale=scale, gap=4)
 
-    def _tell(self, model: ddim.Model, name: str, walks: tuple[Promise, ...], took: list[float]) -> None:
+    def _sampler(self, model: ddim.Model, walk: Promise, label: list[int] | None) -> ddim.Sampler:
+        one = model if walk.student is None else ddim.load(walk.student, device="auto")
+        how: Any = {"label": label, "precision": self.precision, "guidance": walk.guidance}
+        return one.sampler(steps=walk.steps, eta=walk.eta, **how)
+
+    def _tell(
+        self, model: ddim.Model, name: str, walks: tuple[Promise, ...], calls: list[int], took: list[float]
+    ) -> None:
         precision = model.runs_in(self.precision)
         print(f"{name}: {IMAGES} images from the same {IMAGES} latents, one row a sampler, in {precision}:")
-        figures = [[w.name, f"{w.eta:g}", str(w.steps), f"{t:.2f}"] for w, t in zip(walks, took, strict=True)]
-        print(show.table(["sampler", "eta", "steps = network calls", "seconds"], figures))
+        told = zip(walks, calls, took, strict=True)
+        figures = [[w.name, f"{w.eta:g}", str(w.steps), str(n), f"{t:.2f}"] for w, n, t in told]
+        print(show.table(["sampler", "eta", "steps", "network calls", "seconds"], figures))
         few, many = walks[-3], walks[-1]
         faster = f"{took[-1] / took[-3]:.1f} times faster here than {many.steps}-step {many.name}"
         print(f"{few.steps}-step {few.name} is {faster}")
