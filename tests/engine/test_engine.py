@@ -133,10 +133,18 @@ def test_packing_where_it_cannot_be_done_is_refused(network):
 def test_auto_is_bf16_only_where_the_processor_has_it(monkeypatch):
     for found, expected in (({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32"),
                             ({"avx512_bf16": False}, "fp32")):  # fmt: skip
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found, raising=False)
         assert engine.pick_precision("auto", CPU) == expected
     with pytest.raises(Refused, match="'int4'"):
         engine.pick_precision("int4", CPU)
+
+
+def test_an_older_torch_is_asked_what_it_can_tell(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    for numbers, tiles, expected in ((True, False, "bf16"), (False, True, "bf16"), (False, False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda numbers=numbers: numbers)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda tiles=tiles: tiles)
+        assert engine.pick_precision("auto", CPU) == expected
 
 
 def test_a_device_that_is_not_there_is_named():

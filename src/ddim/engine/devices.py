@@ -44,6 +44,8 @@ def pick_device(device: str | torch.device) -> torch.device:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bf16 arithmetic is done in hardware: AVX512-BF16 or AMX on a CPU, a GPU that says so."""
     if device.type == "cpu":
+        if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
+            return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return bool({"avx512_bf16", "amx_bf16"} & {k for k, v in torch.cpu.get_capabilities().items() if v})
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
