@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +72,7 @@ def _guidance(command: Any, model: ddim.Model, cell: Cell, judge: Judge) -> dict
         return found
 
     sampler(2.0, None).rehearse()
-    found: TunedGuidance = _last(ddim.jobs.tune_guidance(sampler, cell, judge, trials=command.trials), cell.steps)
+    found: TunedGuidance = show.last(ddim.jobs.tune_guidance(sampler, cell, judge, trials=command.trials), cell.steps)
     checked = {id(one.seen): one for one in found.finalists}
     plain, best = found.finalists[0], found.chosen
     rows = [
@@ -104,7 +103,7 @@ def _handover(command: Any, model: ddim.Model, cell: Cell, judge: Judge) -> dict
     sampler(model.process.T).rehearse()
     small, large = early.operations(), model.operations()
     costs = None if small is None or large is None else (small, large)
-    found: TunedHandOver = _last(ddim.jobs.tune_handover(sampler, alone, cell, judge, costs), cell.steps)
+    found: TunedHandOver = show.last(ddim.jobs.tune_handover(sampler, alone, cell, judge, costs), cell.steps)
     whole = found.tried[0]
     rows = [
         ["none" if one.at is None else f"{one.at:g}", f"{one.early}+{one.late}",
@@ -144,15 +143,6 @@ def _unseen(one: GuidanceTried | HandOver | None, beside: GuidanceTried | HandOv
 def _as_json(one: GuidanceTried | HandOver) -> dict[str, Any]:
     told = {name: value for name, value in vars(one).items() if name not in ("seen", "unseen")}
     return {**told, "seen": one.seen.as_dict(), "unseen": None if one.unseen is None else one.unseen.as_dict()}
-
-
-def _last(job: Iterator[Any], steps: int) -> Any:
-    for news in job:
-        if not isinstance(news, str):
-            return news
-        if sys.stderr.isatty():
-            print(f"{steps} steps: {news}", file=sys.stderr)
-    raise RuntimeError("the search ended without a result")
 
 
 def _span(interval: Any) -> str:

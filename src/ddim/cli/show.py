@@ -50,6 +50,16 @@ def unfinished(share: Share, crew: Crew | None, out: Path) -> None:
         raise Refused(f"something was removed from {out} while it was made; the same command again makes it anew")
 
 
+def last(job: Iterator[Any], steps: int) -> Any:
+    """What a search comes to; what it tells on the way is shown on a terminal."""
+    for news in job:
+        if not isinstance(news, str):
+            return news
+        if sys.stderr.isatty():
+            print(f"{steps} steps: {news}", file=sys.stderr)
+    raise RuntimeError("the search ended without a result")
+
+
 def above(words: str) -> None:
     """A line on stderr, above a bar where there is one."""
     from tqdm import tqdm

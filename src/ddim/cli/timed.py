@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,12 +69,8 @@ def _one(command: Any, model: ddim.Model, power: Any, steps: int) -> Tuned:
         latents=command.latents, long=command.long, candidates=command.candidates, trials=command.trials,
         batch_size=command.batch_size,
     )  # fmt: skip
-    for news in job:
-        if not isinstance(news, str):
-            return news
-        if sys.stderr.isatty():
-            print(f"{steps} steps: {news}", file=sys.stderr)
-    raise RuntimeError("the search ended without a result")
+    found: Tuned = show.last(job, steps)
+    return found
 
 
 def _tell(command: Any, result: Tuned) -> None:
