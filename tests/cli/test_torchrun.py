@@ -157,6 +157,29 @@ def test_processes_share_a_search_for_times(tmp_path, both):
     assert "others have made it" in both(*words, out, rank=0)[1]
 
 
+@pytest.mark.parametrize("verb", ["encode", "tune"])
+def test_a_process_that_is_slow_to_begin_finds_the_result_at_its_end(tmp_path, both, verb):
+    """It saw no result before it loaded the model; when it comes to its share another has made all, and gone."""
+    from conftest import save_tiny
+    from ddim.jobs import Pieces
+
+    model, images, out = save_tiny(tmp_path / "model"), pictures(tmp_path / "images", 4), tmp_path / "result"
+    tune = ("--steps", 2, "--latents", 2, "--long", 4, "--candidates", 4, "--trials", 0, "--no-save", "--device", "cpu")
+    words, made, first = (verb, model, images, *(ENCODE if verb == "encode" else tune), "--out", out), Pieces.made, []
+
+    def late(self, *what, **how):
+        if not first:
+            first.append(0)
+            first[0] = both(*words, rank=0)[0] or out.read_bytes()
+        yield from made(self, *what, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pieces, "made", late)
+        code, said = both(*words, rank=1)
+    assert code == 0 and "others have made" in said and first == [out.read_bytes()]
+    assert not (tmp_path / "result.parts").exists()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="tells the living from the dead by file locks")
 def test_of_processes_that_sample_the_last_one_makes_what_the_dead_left(tiny_folder, tmp_path, both):
     words = ("sample", tiny_folder, "--count", 6, "--steps", 2, "--batch-size", 2, "--device", "cpu", "--precision",

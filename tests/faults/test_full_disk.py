@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from children import hidden, refused_well
-from commands import COMMANDS, PROMPT
+from commands import COMMANDS
 
 ENOUGH = 65536  # KiB
 
@@ -48,7 +48,7 @@ def test_some_size(trials, small_disk, name, kib):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", PROMPT)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_size(trials, small_disk, name):
     kib, failed = 0, 0
     while not without_room(trials, small_disk, name, kib):
@@ -58,7 +58,7 @@ def test_every_size(trials, small_disk, name):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", PROMPT)
+@pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("loss", ["removed", "read-only"])
 def test_the_place_for_results_is_lost_at_work(trials, small_disk, name, loss):
     command, out = COMMANDS[name], small_disk.path / "out"

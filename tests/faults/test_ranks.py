@@ -1,4 +1,4 @@
-"""Training as several processes: the same losses however many, stopped together, and not kept waiting by the dead."""
+"""Several processes: the same losses and files however many, stopped together, and not kept waiting by the dead."""
 
 import json
 import re
@@ -8,6 +8,7 @@ import time
 
 import pytest
 from children import hidden, refused_well
+from commands import COMMANDS
 from words import DIGITS, FAST
 
 TRAIN = ["train", "pictures", *DIGITS, "--batch-size", "12", "--log-every", "1", "--out", "out", *FAST]
@@ -46,6 +47,17 @@ def test_any_number_of_processes_trains_as_one(trials, worlds):
     one, many = trained(trials, 6, 1), trained(trials, 6, *worlds)
     assert [step for step, _ in many] == [step for step, _ in one] == list(range(1, 7))
     assert [loss for _, loss in many] == pytest.approx([loss for _, loss in one], rel=1e-5)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("world", [2, 4, 7])
+@pytest.mark.parametrize("name", ["sample", "evaluate", "encode", "tune", "likelihood"])
+def test_any_number_of_processes_makes_the_files_of_one(trials, name, world):
+    command, wanted = COMMANDS[name], trials.plain(name)[0]
+    trials.fresh()
+    for child in launched(trials, world, *command.argv()):
+        assert child.ended().code == 0, child.said
+    assert command.result(trials.home) == wanted and not hidden(trials.home)
 
 
 def at_work(trials, world):

@@ -14,7 +14,9 @@ import ddim
 from conftest import save_tiny
 from ddim.cli import main
 from ddim.jobs import Cadence, StudentPlan, StudentRecipe, distil_run, good_start, own_images
+from ddim.jobs.distil.run import refuse_student
 from ddim.jobs.train import checkpoints
+from ddim.refused import Refused
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 CADENCE = Cadence(6, checkpoint_every=2, log_every=3, preview_every=0)
@@ -109,6 +111,15 @@ def test_a_stop_saves_and_another_recipe_teacher_or_data_is_refused(teacher, ima
     with pytest.raises(ddim.Refused, match="another process is at work"):
         next(distil_run(plan, CADENCE, resume=True))
     at_work.close()
+
+
+def test_a_run_that_ended_before_its_recipe_was_written_is_begun_again(tmp_path):
+    """On a full disk, or killed: run/state is made, and nothing is in it."""
+    (tmp_path / "run/state").mkdir(parents=True)
+    refuse_student(tmp_path / "run", resume=False)
+    (tmp_path / "run/state/mine").touch()
+    with pytest.raises(Refused, match="choose a new folder"):
+        refuse_student(tmp_path / "run", resume=False)
 
 
 def test_what_cannot_be_taught_is_refused(teacher, images, whole, tmp_path):

@@ -43,6 +43,9 @@ def search(command: Any, model: ddim.Model, steps: list[int]) -> None:
     if tuned is None:
         show.unfinished(share, pieces.crew, result)
         return
+    if made_by_others(command, steps):
+        pieces.clear()
+        return
     found = dict(zip(steps, tuned, strict=True))
     if command.out is not None:
         document = _document(command, model, found)
@@ -85,13 +88,16 @@ def _tell(command: Any, result: Tuned) -> None:
     print(f"chosen: {result.chosen.name}\n")
 
 
-def there(command: Any, steps: list[int]) -> bool:
-    """Whether these times stand in --out already: other processes were faster than this one's start."""
-    if not command.out.is_file():
+def made_by_others(command: Any, steps: list[int]) -> bool:
+    """Whether these times stand in --out already: other processes were faster; that is said."""
+    if ddim.jobs.share_of(os.environ).world == 1 or command.out is None or not command.out.is_file():
         return False
     found = read_json(command.out)
     same = all(found.get(name) == getattr(command, name) for name in ("model", "solver", "latents", "long", "trials"))
-    return same and list(found.get("tau", {})) == [str(S) for S in steps]
+    same = same and list(found.get("tau", {})) == [str(S) for S in steps]
+    if same:
+        print(f"{command.out}: others have made it")
+    return same
 
 
 def _asked(command: Any, model: ddim.Model) -> dict[str, object]:

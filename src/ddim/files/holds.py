@@ -72,10 +72,13 @@ class Crew:
             return
         self._handle = handle
 
-    def last(self) -> bool | None:
+    def last(self, *, closed: bool = False) -> bool | None:
         """Whether nobody else is at work. Where somebody is, this process has left; None where nobody can tell.
 
         Of several that ask at once one hears that it is the last: asking gives the share of the lock away first.
+
+        Args:
+            closed: whoever comes now waits until the last one leaves.
         """
         if self._handle is None:
             return None
@@ -90,7 +93,8 @@ class Crew:
         except OSError:  # over a network only what may be written is locked for one
             return None
         self.others = False
-        fcntl.flock(self._handle, fcntl.LOCK_SH)  # whoever comes now need not wait
+        if not closed:
+            fcntl.flock(self._handle, fcntl.LOCK_SH)
         return True
 
     def leave(self) -> None:

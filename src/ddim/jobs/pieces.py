@@ -5,6 +5,7 @@ One process alone keeps its pieces in memory, unless others left a folder of the
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from ddim.files import Crew
 from ddim.jobs.cluster import Over
-from ddim.jobs.job import ALONE, Share, crew_of, open_job
+from ddim.jobs.job import ALONE, RECIPE, Share, crew_of, open_job
 
 V = TypeVar("V")
 
@@ -55,8 +56,11 @@ class Pieces(Generic[V]):
                 self._kept[name] = piece
                 yield name
             return
-        open_job(self.place, {**self._recipe(), "pieces": list(names)})
-        self.crew = crew_of(self.place)
+        recipe = {**self._recipe(), "pieces": list(names)}
+        while self.crew is None:  # the last one may take the folder away at this moment
+            with contextlib.suppress(FileNotFoundError):
+                crew = crew_of(open_job(self.place, recipe))
+                self.crew = crew if (self.place / RECIPE).exists() else None
         for turn in share.turns(names, self.crew):
             missing = dict.fromkeys(name for name in turn if not self._path(name).exists())
             yield from (name for name in turn if name not in missing)
@@ -79,8 +83,8 @@ class Pieces(Generic[V]):
         return [self._load(self._path(name)) for name in names]
 
     def clear(self) -> None:
-        """The result stands: its pieces go."""
-        if self.crew is not None:
+        """The result stands: its pieces go, with the last one at work."""
+        if self.crew is not None and self.crew.last(closed=True) is not False:
             shutil.rmtree(self.place, ignore_errors=True)
             self.crew.leave()
 

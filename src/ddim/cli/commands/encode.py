@@ -41,7 +41,6 @@ class Command(
         share, out = ddim.jobs.share_of(os.environ), self.place("z.safetensors")
         files = self.readable(typed.image_files(self.images))
         if share.world > 1 and self._there(out, files):
-            print(f"latents of {len(files)} images are in {out}: others have made them")
             return
         free_file(out)
         model = self.load()
@@ -67,6 +66,9 @@ class Command(
         if parts is None:
             show.unfinished(share, pieces.crew, out)
             return
+        if share.world > 1 and self._there(out, files):
+            pieces.clear()
+            return
         latents = replace(ddim.Latents.join(parts), names=tuple(f.stem for f in files))
         results.in_file(out, latents.save)
         pieces.clear()
@@ -74,11 +76,14 @@ class Command(
         self._tell(latents, files, model.process.start(latents.recipe.tau[0]))
 
     def _there(self, out: Path, files: list[Path]) -> bool:
-        """Whether latents of these images stand there already: other processes were faster than this one's start."""
+        """Whether latents of these images stand there already: other processes were faster; that is said."""
         if not out.is_file():
             return False
         found = ddim.Latents.load(out)
-        return found.names == tuple(f.stem for f in files) and found.recipe.method == self.method
+        same = found.names == tuple(f.stem for f in files) and found.recipe.method == self.method
+        if same:
+            print(f"latents of {len(files)} images are in {out}: others have made them")
+        return same
 
     def _recipe(self, sampler: ddim.Sampler, files: list[Path]) -> dict[str, object]:
         images = digest([[f.name, sha256(f)] for f in files])

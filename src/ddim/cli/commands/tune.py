@@ -53,7 +53,7 @@ class Command(
     def run(self) -> None:
         by_images = self._by_images()
         if self.out is not None:
-            if not by_images and self._made_by_others(self.out):
+            if not by_images and timed.made_by_others(self, self.step_list()):
                 return
             ddim.jobs.refuse_no_report(self.out) if by_images else free_file(self.out)
         if min(self.latents, self.long, self.candidates, self.batch_size) < 1 or self.trials < 0:
@@ -61,12 +61,6 @@ class Command(
         steps, model = self.step_list(), self.load()
         self._refuse_unkept(model)
         (judged.search if by_images else timed.search)(self, model, steps)
-
-    def _made_by_others(self, out: Path) -> bool:
-        found = ddim.jobs.share_of(os.environ).world > 1 and timed.there(self, self.step_list())
-        if found:
-            print(f"{out}: others have made it")
-        return found
 
     def _by_images(self) -> bool:
         """Whether guidance or the hand-over is searched; times are, where neither is."""

@@ -17,7 +17,7 @@ from torch import nn
 
 from ddim.checkpoints import Checkpoint, save_own_folder
 from ddim.checkpoints import save_checkpoint as save_model_folder
-from ddim.files import Hold, alone, sweep, write_text
+from ddim.files import Hold, alone, is_temporary, sweep, write_text
 from ddim.jobs.distil.plan import StudentPlan
 from ddim.jobs.distil.previews import Previews
 from ddim.jobs.job import RECIPE
@@ -73,10 +73,16 @@ def refuse_student(run: Path, *, resume: bool) -> None:
     begun = (run / STATE / RECIPE).is_file()
     if resume and not begun:
         raise Refused(f"{run} holds no student to go on with (no {STATE}/{RECIPE}); start one without `resume`")
-    if resume or not run.exists() or (run.is_dir() and not any(run.iterdir())):
+    if resume or not run.exists() or (run.is_dir() and _holds_nothing(run)):
         return
     remedy = "give `resume` to go on with it, or choose" if begun else "choose"
     raise Refused(f"{run} exists; {remedy} a new folder for `out`")
+
+
+def _holds_nothing(run: Path) -> bool:
+    """Whether it is empty, or of a run that ended before its recipe was written."""
+    state = run / STATE
+    return all(is_temporary(p.name) or (p == state and p.is_dir()) for p in (*run.iterdir(), *state.glob("*")))
 
 
 def distil_run(
