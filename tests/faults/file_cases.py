@@ -19,7 +19,7 @@ from junk import ESC, damaged, put
 from PIL import Image
 from safetensors.torch import load_file, save
 from seeds_of_cases import picture
-from words import DIGITS, FAST, ONE, RESUME, TWO
+from words import AGAIN, DIGITS, ENCODED, FAST, ONE, RESUME, TWO
 
 TRAIN = ["train", "it", *DIGITS, "--out", "made", "--max-steps", "1", "--batch-size", "2", *FAST]
 EDIT = ["--out", "made", "--steps", "2", "--seeds", "0", *FAST]
@@ -280,7 +280,8 @@ def pickle_cases(root: Path) -> Iterator[Case]:
             content = damaged(whole, random.Random(f"{path.name} {i}"))
             yield Case(f"pickle damaged {path.name} {i}", _file(root, "it.pt", content, ["info", "it.pt"]))
     yield from _in_the_folder(root, bad)
-    yield from _of_a_run(root, bad)
+    yield from _of_a_run(root, bad, "run", RESUME)
+    yield from _of_a_run(root, bad, "ae", AGAIN)
 
 
 WEIGHT_WORDS = (
@@ -332,9 +333,9 @@ def _in_the_folder(root: Path, bad: dict[str, Any]) -> Iterator[Case]:
         yield Case(f"folder with {name}", make, True)
 
 
-def _of_a_run(root: Path, bad: dict[str, Any]) -> Iterator[Case]:
+def _of_a_run(root: Path, bad: dict[str, Any], folder: str, words: list[str]) -> Iterator[Case]:
     """A run whose newest checkpoint is no checkpoint."""
-    newest = sorted((root / "run" / "state").glob("step-*.pt"))[-1]
+    newest = sorted((root / folder / "state").glob("step-*.pt"))[-1]
     content = torch.load(newest, weights_only=True)
     wrong = {"a list": [1], "a word": "x", "none": None, "NaN": float("nan"), "a mapping": {"a": 1}}
     odd = {f"{key} {name}": {**content, key: value} for key in content for name, value in wrong.items()}
@@ -342,17 +343,39 @@ def _of_a_run(root: Path, bad: dict[str, Any]) -> Iterator[Case]:
     for name, value in {**{k: v for k, v in bad.items() if k not in ("a million keys",)}, **odd}.items():
 
         def make(here: Path, value: Any = value) -> list[str]:
-            shutil.copytree(root / "run", here / "it")
+            shutil.copytree(root / folder, here / "it")
             torch.save(value, here / "it" / "state" / newest.name)
-            return RESUME
+            return words
 
-        yield Case(f"run with checkpoint {name}", make, True)
+        yield Case(f"{folder} with checkpoint {name}", make, True)
 
 
 def tensor_cases(root: Path) -> Iterator[Case]:
-    """safetensors files: of a model folder, alone, and as cells of a report."""
-    whole = _weights(root / "model").read_bytes()
-    state = load_file(_weights(root / "model"))
+    """safetensors files: of a model folder, an autoencoder's, a latent model's, and alone."""
+    uses = {
+        "model": (_weights, (["info", "it"], ["sample", "it", *TWO])),
+        "ae": (lambda folder: folder / _weights(folder).name, (["info", "it"], ENCODED)),
+        "latent": (lambda folder: folder / "vqvae" / _weights(folder).name, (["sample", "it", *TWO],)),
+    }
+    for folder, (weights, uses_of) in uses.items():
+        for name, content in _bad_tensors(weights(root / folder)).items():
+            for words in uses_of:
+
+                def make(
+                    here: Path, content: bytes = content, words: list[str] = words, folder: str = folder,
+                    weights: Callable[[Path], Path] = weights,
+                ) -> list[str]:  # fmt: skip
+                    shutil.copytree(root / folder, here / "it")
+                    put(weights(here / "it"), content)
+                    return [w.replace("TEMPLATES", str(root)) for w in words]
+
+                yield Case(f"weights of {folder} {name} {words[0]}", make, True)
+            if folder == "model":
+                yield Case(f"safetensors {name}", _file(root, "it.safetensors", content, ["info", "it.safetensors"]))
+
+
+def _bad_tensors(path: Path) -> dict[str, bytes]:
+    whole, state = path.read_bytes(), load_file(path)
     made: dict[str, bytes] = {f"damaged {i}": damaged(whole, random.Random(f"s{i}")) for i in range(60)}
     length = struct.unpack("<Q", whole[:8])[0]
     head, body = json.loads(whole[8 : 8 + length]), whole[8 + length :]
@@ -377,16 +400,7 @@ def tensor_cases(root: Path) -> Iterator[Case]:
     made["large"] = _saved_tensors({k: v * 1e30 for k, v in state.items()})
     made["other names"] = _saved_tensors({f"{ESC}{k}": v for k, v in state.items()})
     made["long names"] = _saved_tensors({f"{'n' * 9999}{i}": v for i, v in enumerate(state.values())})
-    for name, content in made.items():
-        for words in (["info", "it"], ["sample", "it", *TWO]):
-
-            def make(here: Path, content: bytes = content, words: list[str] = words) -> list[str]:
-                shutil.copytree(root / "model", here / "it")
-                put(_weights(here / "it"), content)
-                return words
-
-            yield Case(f"weights {name} {words[0]}", make, True)
-        yield Case(f"safetensors {name}", _file(root, "it.safetensors", content, ["info", "it.safetensors"]))
+    return made
 
 
 def _raw(head: bytes, body: bytes) -> bytes:

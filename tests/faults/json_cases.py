@@ -9,9 +9,8 @@ from pathlib import Path
 
 from arena import Case
 from junk import FILES, MISSING, MISTYPED, places, with_junk
-from words import CPU, CYCLE, ENCODED, FAST, ONCE, ONE, RESUME, TWO
+from words import AGAIN, CPU, CYCLE, ENCODED, FAST, ONCE, ONE, RESUME, TWO
 
-AGAIN = ["train-autoencoder", *RESUME[1:]]
 JOB = ["sample", "TEMPLATES/model", *CYCLE, "--out", "it"]
 
 

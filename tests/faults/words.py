@@ -8,6 +8,7 @@ CYCLE = ["--count", "3", "--steps", "2", "--label", "cycle"]  # the job among th
 PIXELS = ["--extractor", "pixels", "--count", "10"]
 REPORT = ["--steps", "1", "--eta", "0", "--no-sigma-hat", *PIXELS]  # of ddim evaluate
 RESUME = ["train", "--resume", "it", "--max-steps", "5", *CPU]
+AGAIN = ["train-autoencoder", *RESUME[1:]]
 ONCE = ["train", "TEMPLATES/pictures", *FAST, "--max-steps", "1", "--out", "made"]
 ENCODED = [*ONCE, "--autoencoder", "it"]
 DIGITS = ["--preset", "digits", "--preview-every", "0"]  # of ddim train

@@ -297,6 +297,14 @@ def test_a_run_inside_its_own_data_is_refused(faces, tmp_path, capsys):
     assert not (faces / "run").exists()
 
 
+@pytest.mark.parametrize(("name", "words"), [("loop", "is no folder"), ("\udcff", "is no UTF-8 text")])
+def test_a_place_that_leads_to_itself_or_is_no_text_is_refused(faces, tmp_path, capsys, name, words):
+    (tmp_path / "loop").symlink_to("loop")
+    assert ddim("train", faces, "--out", tmp_path / name, *TRAIN, "--max-steps", 1) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / name).is_dir()
+
+
 def test_running_out_of_memory_is_one_line_and_the_same_out_can_be_used_again(faces, tmp_path, capsys, monkeypatch):
     from ddim.jobs.train import loop as train
 

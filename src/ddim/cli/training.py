@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import signal
 import sys
@@ -78,7 +79,8 @@ def refuse_place(out: Path, data: Path, resume: bool) -> None:
     Raises:
         Refused: a run folder inside the images' folder, one that is there, or that cannot be made.
     """
-    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+    real = Path(os.path.realpath(out))  # `resolve` is at a loss where a link leads to itself
+    if data.is_dir() and real.is_relative_to(data.resolve()):
         raise Refused(
             f"--out {out} lies inside the images' folder {data}, so that its previews would become data; "
             "choose one outside"

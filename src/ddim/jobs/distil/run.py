@@ -36,6 +36,7 @@ from ddim.jobs.train import (
     fit,
     load_checkpoint,
     read_recipe,
+    refuse_unnamed,
     save_checkpoint,
     state_of,
 )
@@ -70,6 +71,7 @@ def refuse_student(run: Path, *, resume: bool) -> None:
     Raises:
         Refused: says what to do.
     """
+    refuse_unnamed(run)
     begun = (run / STATE / RECIPE).is_file()
     if resume and not begun:
         raise Refused(f"{run} holds no student to go on with (no {STATE}/{RECIPE}); start one without `resume`")

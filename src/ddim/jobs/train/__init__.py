@@ -3,7 +3,7 @@
 from ddim.jobs.train.course import Course
 from ddim.jobs.train.denoising import DenoiserRun
 from ddim.jobs.train.estimate import HOPELESS, Clock, Smaller, smaller
-from ddim.jobs.train.log import Log
+from ddim.jobs.train.log import Log, refuse_unnamed
 from ddim.jobs.train.loop import BatchAt, DivergedError, Loss, Progress, fit
 from ddim.jobs.train.loss import Denoising, hidden
 from ddim.jobs.train.pace import PACE, Pace, rate_at, refuse_pace
@@ -86,6 +86,7 @@ __all__ = [
     "read_snapshot",
     "refuse_existing",
     "refuse_pace",
+    "refuse_unnamed",
     "resolve_precision",
     "save_checkpoint",
     "smaller",

@@ -19,6 +19,18 @@ from ddim.stored import NUMBER, Rule, checked, counted, object_from_json
 LOG, BOARD = "log.jsonl", "tensorboard"
 
 
+def refuse_unnamed(run: Path) -> None:
+    """Before a run begins.
+
+    Raises:
+        Refused: a name that is no text: TensorBoard cannot write there.
+    """
+    try:
+        str(run).encode()
+    except UnicodeEncodeError:
+        raise Refused("the name of `out` is no UTF-8 text, which TensorBoard needs; choose another `out`") from None
+
+
 class Log:
     """log.jsonl and TensorBoard. After a crash, lines beyond the checkpoint that is resumed are dropped."""
 

@@ -15,7 +15,7 @@ from ddim.files import Hold, alone, is_temporary, read_json, sweep, write_text
 from ddim.jobs.job import RECIPE
 from ddim.jobs.train.course import Course, M
 from ddim.jobs.train.denoising import DenoiserRun
-from ddim.jobs.train.log import BOARD, LOG, Log
+from ddim.jobs.train.log import BOARD, LOG, Log, refuse_unnamed
 from ddim.jobs.train.loop import DivergedError, Progress, fit
 from ddim.jobs.train.newest import load_newest, set_aside
 from ddim.jobs.train.peers import agreed, among_peers
@@ -108,6 +108,7 @@ def refuse_existing(run: Path) -> None:
     Raises:
         Refused: anything else is there; says what to do.
     """
+    refuse_unnamed(run)
     if not run.exists() or (run.is_dir() and not any(run.iterdir())):
         return
     state = run / STATE
