@@ -2,6 +2,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -209,6 +210,14 @@ def test_the_cache_is_used_and_a_changed_file_is_seen(tmp_path, monkeypatch):
     os.utime(tmp_path / "b.png", ns=(1, 1))
     assert int(open_images(tmp_path, cache=tmp_path / "c").pixels[1].mean()) == 9
     assert open_images(tmp_path, cache=tmp_path / "c").report.sha256 != first.report.sha256
+
+
+def test_where_it_lay_is_told_when_it_is_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "data", {"a.png": grey(1), "b.png": grey(2)})
+    images = open_images("data")
+    shutil.rmtree("data")
+    assert images.source == str(tmp_path / "data") and images.report.source == "data"
 
 
 def flip(path):

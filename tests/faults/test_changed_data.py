@@ -9,7 +9,8 @@ import pytest
 from children import hidden, refused_well
 from commands import COMMANDS
 
-READERS = ("train", "evaluate", "likelihood", "tune", "measure", "reconstruct", "encode")
+READERS = ("train", "train in latents", "train-autoencoder", "evaluate", "likelihood", "tune", "measure", "reconstruct",
+           "encode")  # fmt: skip
 LONG = pytest.mark.faults
 
 
@@ -52,8 +53,8 @@ def test_pictures_changed_at_work(trials, name, change):
         refused_well(child)
         if child.code == 0 and name != "encode":  # which reads a picture when its turn comes
             assert command.result(home) == wanted, moment
-        if name == "train" and list((home / "out/state").glob("*.pt")):
-            again = trials.nursery.run(["train", "--resume", "out", "--max-steps", "5"], home)
+        if command.verb.startswith("train") and list((home / "out/state").glob("*.pt")):
+            again = trials.nursery.run([command.verb, "--resume", "out", "--max-steps", "5"], home)
             refused_well(again)
             assert again.code == 2, again.said
         assert not hidden(home / "out")

@@ -61,7 +61,7 @@ def made_by(denoise, cell, folder, n=N, batch_size=500, **settings):
 
 def real_images(n=4000, labels=None):
     x = noise(range(n), SHAPE, purpose="real") * math.sqrt(VARIANCE) + 0.1
-    return Images(to_uint8(x), labels, None, Report("gaussian", n, SHAPE, sha256="d" * 64))
+    return Images(to_uint8(x), labels, None, Report("gaussian", n, SHAPE, sha256="d" * 64), "gaussian")
 
 
 def variance_of(cell):

@@ -91,6 +91,7 @@ def test_a_kept_length_comes_back_as_a_model_that_says_what_it_is(run):
 
 def test_an_earlier_end_may_be_asked_for(run, capsys):
     """At a snapshot's own step, of a kept length: that snapshot."""
+    (run.parent / "early").mkdir()  # as one that was killed at its end leaves it
     assert typed("ema", run, "--length", "0.05", "--at", "48", "--out", run.parent / "early") == 0
     weights = load_file(run.parent / "early/unet/diffusion_pytorch_model.safetensors")
     kept = load_file(run / "averages/step-00000048.safetensors")

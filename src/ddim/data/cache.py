@@ -40,12 +40,16 @@ PIXELS, LABELS, REPORT = "pixels.npy", "labels.npy", "report.json"
 
 @dataclass(frozen=True, repr=False)
 class Images:
-    """A checked data set: pixels uint8 (N, H, W, C) memory-mapped, labels int64 (N,) or None."""
+    """A checked data set: pixels uint8 (N, H, W, C) memory-mapped, labels int64 (N,) or None.
+
+    source: where they lay when they were opened, as it is understood from any folder.
+    """
 
     pixels: Pixels
     labels: npt.NDArray[np.int64] | None
     class_names: tuple[str, ...] | None
     report: Report
+    source: str
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -64,12 +68,6 @@ class Images:
         """(C, H, W)."""
         _, h, w, c = self.pixels.shape
         return c, h, w
-
-    @property
-    def source(self) -> str:
-        """Where they lie, as it is understood from any folder."""
-        found = Path(self.report.source)
-        return str(found.absolute()) if found.exists() else self.report.source
 
 
 def cache_root() -> Path:
@@ -151,7 +149,9 @@ def _open(folder: Path, source: Source) -> Images:
     stored = kept_words(folder / REPORT)
     report = Report(**{**stored, "shape": tuple(stored["shape"]), "source": source.name, "unread": list(source.unread)})
     labels = kept_array(folder / LABELS) if source.class_names is not None else None
-    return Images(kept_array(folder / PIXELS), labels, source.class_names, report)
+    found = Path(source.name)
+    place = str(found.absolute()) if found.exists() else source.name
+    return Images(kept_array(folder / PIXELS), labels, source.class_names, report, place)
 
 
 def _build(

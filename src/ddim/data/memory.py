@@ -39,4 +39,4 @@ def images_of(x: Tensor | Pixels, label: Tensor | None = None, *, name: str = "m
     told.update(np.ascontiguousarray(pixels).tobytes())
     classes = None if names is None or labels is None else {k: int((labels == i).sum()) for i, k in enumerate(names)}
     report = Report(name, n, (channels, height, width), {f"{width}x{height}": n}, {}, classes, sha256=told.hexdigest())
-    return Images(pixels, labels, names, report)
+    return Images(pixels, labels, names, report, report.source)

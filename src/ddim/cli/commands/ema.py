@@ -10,7 +10,7 @@ import tyro
 import ddim
 from ddim.cli import costs, options, pictures, steered, typed
 from ddim.cli.averaged import OWN, table, words
-from ddim.files import free_file
+from ddim.files import free_folder
 from ddim.refused import Refused
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Command(
     length: str
     """The length of the average, or several to choose from, as "0.05,0.1,0.15"."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None
-    """The model folder to write; it must not exist. Default: RUN/ema-LENGTH."""
+    """The model folder to write, new or empty. Default: RUN/ema-LENGTH."""
     at: int | None = None
     """Average up to the snapshot of this step. Default: the last one."""
     data: str = ""
@@ -54,7 +54,7 @@ class Command(
         if len(lengths) > 1 and not self.data:
             raise Refused("several lengths are chosen from by real images: give `data`, or one `length`")
         for place in {self._place(length) for length in lengths}:
-            free_file(place)
+            free_folder(place)
         kept = ddim.jobs.Averages.of(self.trained, self.at)
         kept.refuse_beyond(lengths)
         made = dict(zip(lengths, kept.rebuilt(lengths), strict=True))
