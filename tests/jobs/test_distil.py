@@ -13,6 +13,7 @@ from PIL import Image
 import ddim
 from conftest import save_tiny
 from ddim.cli import main
+from ddim.files import HOST
 from ddim.jobs import Cadence, StudentPlan, StudentRecipe, distil_run, good_start, own_images
 from ddim.jobs.distil.run import refuse_student
 from ddim.jobs.train import checkpoints
@@ -205,6 +206,8 @@ def test_the_teachers_own_pictures_are_made_once_part_by_part(teacher, tmp_path,
 
     with pytest.raises(KeyboardInterrupt):
         own_images(teacher, 10, cache=tmp_path, progress=stop)
+    (parts,) = tmp_path.glob("made-*-parts")
+    (parts / f".00000004.npy.{HOST}-1-00000000.part").touch()  # a part half written by one that was killed
     monkeypatch.setattr(ddim.Sampler, "sample", counted := Counted(ddim.Sampler.sample))
     made = own_images(teacher, 10, cache=tmp_path, progress=stop)
     assert counted.seeds == list(range(4, 10)) and told == [4, 4, 8, 10]

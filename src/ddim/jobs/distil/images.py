@@ -53,15 +53,16 @@ def _make(
     folder: Path, place: Path, sampler: Sampler, n: int, batch_size: int, progress: Callable[[int, int], None]
 ) -> None:
     sweep(folder.parent)
-    for start in range(0, n, PART):
-        path, stop = place / f"{start:08d}.npy", min(start + PART, n)
+    parts = {start: place / f"{start:08d}.npy" for start in range(0, n, PART)}
+    for start, path in parts.items():
+        stop = min(start + PART, n)
         if not path.exists():
             x = sampler.sample(range(start, stop), batch_size=batch_size)
             with whole_file(path) as partial, partial.open("wb") as file:
                 np.save(file, to_uint8(x))
         progress(stop, n)
     with whole_folder(folder, last=("report.json",)) as building:
-        np.save(building / "pixels.npy", np.concatenate([np.load(path) for path in sorted(place.iterdir())]))
+        np.save(building / "pixels.npy", np.concatenate([np.load(path) for path in parts.values()]))
         write_text(building / "report.json", json.dumps({"recipe": dict(sampler.recipe)}))
     for path in place.iterdir():
         path.unlink()
