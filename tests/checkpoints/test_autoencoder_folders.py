@@ -26,8 +26,8 @@ def test_a_folder_of_its_own_and_a_models_are_one_autoencoder(model, tmp_path):
     save_autoencoder(tmp_path / "ours", open_autoencoder(model), {"steps": 3})
     again = diffusers.AutoencoderKL.from_pretrained(tmp_path / "ours")
     for made in (open_autoencoder(model), open_autoencoder(model / "vqvae"), open_autoencoder(tmp_path / "ours")):
-        assert torch.allclose(made.encode(x), z, atol=1e-6)
-        assert torch.allclose(made.decode(z), again.decode(z / 0.18215).sample, atol=1e-6)
+        assert torch.allclose(made.encode(x), z, atol=1e-5)
+        assert torch.allclose(made.decode(z), again.decode(z / 0.18215).sample, atol=1e-5)
     assert made.facts["steps"] == 3 and is_autoencoder(tmp_path / "ours") and not is_autoencoder(model)
 
 
