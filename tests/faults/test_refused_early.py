@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import ddim
 from ddim.cli import main
+from ddim.cli.interrupts import patient
 from ddim.data.columns import numbered
 from ddim.engine import pick_device
 from ddim.pixels import open_image
@@ -189,6 +190,17 @@ def test_an_interrupt_while_torch_is_imported_is_one_line(wait, tmp_path):
     _, err = run.communicate(timeout=120)
     assert run.returncode in (130, -signal.SIGINT, 0), err
     assert "Traceback" not in err and (run.returncode != 130 or err.splitlines()[-1] == "ddim: interrupted")
+
+
+def test_what_fails_after_an_interrupt_was_interrupted():
+    """Seen of safetensors: its compiled code answered Ctrl-C with a ValueError."""
+    with pytest.raises(KeyboardInterrupt), patient():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape of object type") from None
+    with pytest.raises(ValueError, match="its own"), patient():
+        raise ValueError("a fault of its own")
 
 
 def importing_torch(pid):

@@ -20,7 +20,10 @@ IMPORTING = "<frozen importlib._bootstrap>"
 
 @contextlib.contextmanager
 def patient() -> Iterator[None]:
-    """Inside, SIGINT raises KeyboardInterrupt where no import is under way; afterwards all is as before."""
+    """Inside, SIGINT raises KeyboardInterrupt where no import is under way; afterwards all is as before.
+
+    What fails after an interrupt was interrupted.
+    """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
@@ -52,6 +55,10 @@ def patient() -> Iterator[None]:
     before = {s: signal.signal(s, h) for s, h in ((signal.SIGINT, note), (signal.SIGALRM, again))}
     try:
         yield
+    except Exception as error:
+        if asked:  # compiled code made of the interrupt what it makes of any failure
+            raise KeyboardInterrupt from error
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = hook
