@@ -13,12 +13,12 @@ for part in $parts; do
     goal) judge goal --no-sigma-hat --steps 50 --eta 0 --count 2000 ;;
     guided) judge guided --no-sigma-hat --steps 50 --eta 0 --count 2000 --guidance 2 ;;
     table1) judge table1 --steps 10,20,50,100 --eta 0,0.2,0.5,1 --count 300 ;;
-    thousand) judge thousand --no-sigma-hat --steps "" --count 50 --also "ddim:0:20:uniform,ddim:0:1000:uniform,ddim:0.5:1000:uniform,ddim:1:1000:uniform,ddim:hat:1000:uniform" ;;
+    thousand) judge thousand --no-sigma-hat --steps "" --count 50 --also "ddim:0:20:uniform,ddim:0:1000:uniform,ddim:1:1000:uniform" ;;
     solvers)
         ddim tune cifar10 "$train" --steps 10 --solver dpm++2m --latents 64 --long 60 --trials 30 --precision bf16
         judge solvers --no-sigma-hat --steps "" --count 1000 --also "ddim:0:50:uniform,ddim:0:10:uniform,dpm++2m:0:10:tuned,dpm++2m:0:10:trailing,dpm++2m:0:10:logsnr,unipc:0:10:logsnr,ab4:0:10:trailing" ;;
     tune) ddim tune cifar10 "$train" --guidance --solver ddim --steps 20 --count 300 --trials 6 --precision bf16 --out "$out/tune" ;;
     reconstruct) ddim reconstruct cifar10 "$test" --steps 10,20,50,100 --count 100 --out "$out/reconstruct" ;;
-    autoguided) for w in 1.5 2 3; do [ -z "$early" ] || judge "autoguided-$w" --no-sigma-hat --steps 20 --eta 0 --count 1000 --guide "$early" --guidance $w; done ;;
+    autoguided) [ -z "$early" ] || judge autoguided --no-sigma-hat --steps 20 --eta 0 --count 1000 --guide "$early" --guidance 2 ;;
     esac
 done
