@@ -20,7 +20,7 @@ from ddim.process import (
     process_of,
 )
 from ddim.refused import Refused
-from ddim.stored import FLAG, MAPPING, POSITIVE, WORD, Rule, counted, is_number, is_whole, listed, only
+from ddim.stored import FLAG, POSITIVE, WORD, Rule, counted, is_number, is_whole, listed, only
 from ddim.stored import checked as checked_fields
 
 OURS = "ddim.json"
@@ -183,7 +183,6 @@ RULES: dict[str, Rule] = {
     "shape": (f"three whole numbers from 1 to {MAX_SIDE} (channels, height, width)", _shape),
     "data_range": ("two finite numbers, the lower first", _range),
     "autoencoder": WORD,
-    "provenance": MAPPING,
     "num_classes": counted(1),
     "null_label": counted(0),
     "labels": ("a list of names", _names),

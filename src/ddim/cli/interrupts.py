@@ -20,10 +20,7 @@ IMPORTING = "<frozen importlib._bootstrap>"
 
 @contextlib.contextmanager
 def patient() -> Iterator[None]:
-    """Inside, SIGINT raises KeyboardInterrupt where no import is under way; afterwards all is as before.
-
-    What fails after an interrupt was interrupted.
-    """
+    """Inside, SIGINT raises KeyboardInterrupt where no import is under way, and what fails after it is one too."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
@@ -39,8 +36,7 @@ def patient() -> Iterator[None]:
         nonlocal asked
         asked += 1
         if asked > 1 and _importing(frame):
-            sys.stderr.write("ddim: interrupted\n")
-            sys.stderr.flush()
+            print("ddim: interrupted", file=sys.stderr, flush=True)
             os._exit(130)
         again(number, frame)
 

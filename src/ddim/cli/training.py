@@ -136,7 +136,8 @@ def preset_of(
         Refused: an unknown name; images larger than any network here is for.
     """
     if name is None and init is not None:
-        name = (init.meta.get("provenance") or {}).get("preset")
+        told = init.meta.get("provenance")
+        name = told.get("preset") if isinstance(told, Mapping) else None
         name = next((preset for preset in PRESETS if preset == name), None)
     if name is not None:
         if name not in PRESETS:

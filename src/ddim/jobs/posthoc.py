@@ -156,7 +156,8 @@ class Averages:
 
 def with_provenance(checkpoint: Checkpoint, more: Mapping[str, Any]) -> Checkpoint:
     """A checkpoint that says more of where its weights come from."""
-    told = {**dict(checkpoint.meta.get("provenance") or {}), **more}
+    said = checkpoint.meta.get("provenance")
+    told = {**(said if isinstance(said, Mapping) else {}), **more}
     return replace(checkpoint, meta={**checkpoint.meta, "provenance": told})
 
 
