@@ -28,7 +28,7 @@ FEW = (Promise("DDIM", 5, 0.0), Promise("DDIM", 10, 0.0), Promise("DDIM", 20, 0.
 THOUSAND = (*FEW, Promise("DDPM", 1000, 1.0))
 FIFTY = (*FEW, Promise("DDPM", 50, 1.0))  # where a thousand would take minutes on a CPU
 STUDENTS = (Promise("student", 1, 0.0, "mnist-1"), Promise("student", 4, 0.0, "mnist-4"))
-GUIDED = Promise("guided DDIM", 20, 0.0, guidance=2.0)  # the weight that `ddim tune` found best: docs/results.md
+GUIDED = Promise("guided DDIM", 20, 0.0, guidance=2.0)  # measured in docs/results.md
 BUNDLED = {options.DEFAULT: (*STUDENTS, *THOUSAND), "cifar10": (GUIDED, *FIFTY)}
 
 
