@@ -19,6 +19,8 @@ for part in $parts; do
         judge solvers --no-sigma-hat --steps "" --count 1000 --also "ddim:0:50:uniform,ddim:0:10:uniform,dpm++2m:0:10:tuned,dpm++2m:0:10:trailing,dpm++2m:0:10:logsnr,unipc:0:10:logsnr,ab4:0:10:trailing" ;;
     tune) ddim tune cifar10 "$train" --guidance --solver ddim --steps 20 --count 300 --trials 6 --precision bf16 --out "$out/tune" ;;
     reconstruct) ddim reconstruct cifar10 "$test" --steps 10,20,50,100 --count 100 --out "$out/reconstruct" ;;
-    autoguided) [ -z "$early" ] || judge autoguided --no-sigma-hat --steps 20 --eta 0 --count 1000 --guide "$early" --guidance 2 ;;
+    autoguided)
+        judge plain --no-sigma-hat --steps 20 --eta 0 --count 1000
+        [ -z "$early" ] || judge autoguided --no-sigma-hat --steps 20 --eta 0 --count 1000 --guide "$early" --guidance 2 ;;
     esac
 done

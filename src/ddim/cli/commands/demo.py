@@ -80,8 +80,9 @@ class Command(options.Quick, options.OfModel):
 
     def _sampler(self, model: ddim.Model, walk: Promise, label: list[int] | None) -> ddim.Sampler:
         one = model if walk.student is None else ddim.load(walk.student, device="auto")
-        how: Any = {"label": label, "precision": self.precision, "guidance": walk.guidance}
-        return one.sampler(steps=walk.steps, eta=walk.eta, **how)
+        return one.sampler(
+            steps=walk.steps, eta=walk.eta, label=label, guidance=walk.guidance, precision=self.precision
+        )
 
     def _tell(
         self, model: ddim.Model, name: str, walks: tuple[Promise, ...], calls: list[int], took: list[float]
