@@ -176,6 +176,16 @@ def test_demo_shows_every_bundled_model_one_under_another(capsys, tiny_folder, t
     assert two.height == 2 * one.height + 12 and out.count("10 images from the same 10 latents") == 2
 
 
+def test_demo_guides_the_row_that_says_so(capsys, tiny_folder, tmp_path, monkeypatch):
+    from ddim.cli.commands import demo
+
+    monkeypatch.setattr(demo, "BUNDLED", {str(tiny_folder): (demo.GUIDED, *demo.FEW)})
+    code, out, err = ddim(capsys, "demo", "--out", tmp_path)
+    assert code == 0, err
+    rows = [line.split()[:-1] for line in out.splitlines()]
+    assert ["guided", "DDIM", "0", "20", "40"] in rows and ["DDIM", "0", "20", "20"] in rows  # two calls a step, one
+
+
 def test_demo_names_the_steps_it_ran(capsys, tmp_path):
     from ddim import Schedule
 
