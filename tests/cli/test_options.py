@@ -50,6 +50,7 @@ OWN_MEANING = {
     "skip_unreadable": "of training",
     "held_out": "of training: how many",
     "init": "of a run; of a student",
+    "tau": "of a walk; those a student shall have",
 }
 """Names that commands document by themselves although others do, and why the words cannot be shared."""
 

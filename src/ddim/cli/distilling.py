@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 import ddim
-from ddim.cli import latent, show, training
+from ddim.cli import latent, show, training, typed
 from ddim.cli.typed import flag_of, numbers
 from ddim.jobs import (
     Cadence,
@@ -65,7 +65,7 @@ def plan_of(asked: Any) -> StudentPlan:
     if begin is None:
         begin = _measured(asked, teacher) if method == "progressive" else 1
     again = teacher.prediction == "eps" and method == "progressive"
-    recipe = _recipe(asked, method, begin, precision, again=again)
+    recipe = _timed(asked, _recipe(asked, method, begin, precision, again=again), teacher)
     images = _images(asked, teacher)
     latent.encoded(images, teacher.checkpoint.autoencoder, asked, measured=False)  # kept for the plan, under a bar
     init = None if asked.init is None else ddim.load(asked.init, device=asked.device)
@@ -95,6 +95,19 @@ def _recipe(asked: Any, method: str, begin: int, precision: str, *, again: bool)
         stages = StudentRecipe.halvings(begin, asked.to, again)
     same = {name: getattr(asked, "grad_clip" if name == "clip" else name) for name in SAME}
     return StudentRecipe(method, begin, stages, precision=precision, **same)
+
+
+def _timed(asked: Any, recipe: StudentRecipe, teacher: ddim.Model) -> StudentRecipe:
+    """With the student's own times; a run that goes on keeps those it found tuned when it began."""
+    if asked.tau is None:
+        return recipe
+    if asked.tau != "tuned":
+        found = typed.times(asked.tau, whole=teacher.process.discrete)
+    elif asked.resume:
+        found = stored_student(asked.out)["tau"]
+    else:
+        found = list(teacher.tau(recipe.stages[-1], "tuned"))
+    return dataclasses.replace(recipe, tau=tuple(found))
 
 
 def _images(asked: Any, teacher: ddim.Model) -> Images:

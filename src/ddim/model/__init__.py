@@ -5,7 +5,7 @@ from ddim.model.loading import BUNDLED, DEFAULT, bundled_names, holds_autoencode
 from ddim.model.model import Model
 from ddim.model.own import OwnFacts
 from ddim.model.sampler import Overflowed, Sampler
-from ddim.model.students import student_times
+from ddim.model.students import student_times, through
 from ddim.model.told import Nulls, Told
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "load_autoencoder",
     "seeds_of",
     "student_times",
+    "through",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,23 @@ def student_times(process: Process, steps: int) -> tuple[Any, ...]:
     "trailing" on a schedule, which diffusers walks as well where the steps divide T; the usual ones elsewhere.
     """
     return tau(process, steps, "trailing" if process.discrete else usual_spacing(process))
+
+
+def through(process: Process, own: Sequence[Time], parts: int) -> tuple[Any, ...]:
+    """The times of a teacher's walk whose student has the times `own`: each of its steps in so many even parts.
+
+    Raises:
+        Refused: times that are none of the process's or do not begin at its noisiest; a step too short to be divided.
+    """
+    times = tau(process, len(own) - 1, list(own))
+    if times[0] != student_times(process, 1)[0]:
+        raise Refused(f"a student begins at pure noise, t = {student_times(process, 1)[0]}: `tau` begins at {times[0]}")
+    walk = [t + (s - t) * i / parts for t, s in itertools.pairwise(times) for i in range(parts)]
+    if process.discrete:
+        walk = [round(t) for t in walk]
+        if len(set(walk) | {0}) <= len(walk):
+            raise Refused(f"`tau` {list(times)} has a step that {parts} of the teacher's do not fit in: take fewer")
+    return (*walk, times[-1])
 
 
 def _own(student: Student, steps: int | None, process: Process) -> tuple[Any, ...]:

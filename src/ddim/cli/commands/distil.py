@@ -32,6 +32,9 @@ class Command(learning.OfBatches, learning.OfClasses):
     """Steps of the teacher to begin with, a power of two above --to; auto measures from how many on it is good."""
     stages: str | None = None
     """Steps of the student after each stage, as "4,2,1", each dividing the one before. Default: every half."""
+    tau: str | None = None
+    """Times of the finished student, as "1000,587,405,190,0", or tuned: those of `ddim tune MODEL DATA --solver ddim
+    --steps TO`. Default: even ones, which diffusers' scheduler has too."""
     method: Literal["progressive", "consistency", "tuning", "distillation"] = "progressive"
     """progressive: its steps are jumps of DDIM, so latents are kept and images can be encoded. consistency (or tuning):
     one call from anywhere, from the data alone; distillation: the same with the teacher's steps."""

@@ -19,7 +19,7 @@ from ddim.jobs.distil.losses import AsDenoiser, Consistency, Progressive
 from ddim.jobs.distil.recipe import StudentRecipe
 from ddim.jobs.latent import LatentData, latent_data
 from ddim.jobs.train import BatchAt, Loss
-from ddim.model import Model, load, student_times
+from ddim.model import Model, load, student_times, through
 from ddim.nets import OwnNetwork
 from ddim.refused import Refused
 
@@ -101,7 +101,7 @@ class StudentPlan:
         return (self.folder(index) / OURS).is_file()
 
     def times(self, index: int) -> tuple[Any, ...]:
-        """The student's times after that stage: every so many of the teacher's, which are "trailing" ones."""
+        """The student's times after that stage: every so many of the teacher's."""
         steps = self.recipe.stages[index]
         if not self.recipe.progressive:
             return student_times(self.teacher.process, steps)
@@ -112,12 +112,16 @@ class StudentPlan:
         """The teacher's times in that stage."""
         if index:
             return self.times(index - 1)
-        own = self.teacher.checkpoint.student
-        if own is None or not self.recipe.progressive:
-            return student_times(self.teacher.process, self.recipe.start)
-        if own.steps != self.recipe.start:
-            raise Refused(f"this teacher is a student of its own {own.steps} calls: give `start` {own.steps}")
-        return own.tau
+        own, recipe, process = self.teacher.checkpoint.student, self.recipe, self.teacher.process
+        if own is not None and recipe.progressive:
+            if own.steps != recipe.start or recipe.tau:
+                raise Refused(
+                    f"this teacher is a student of its own {own.steps} calls: give `start` {own.steps}, no `tau`"
+                )
+            return own.tau
+        if recipe.tau:
+            return through(process, recipe.tau, recipe.start // recipe.stages[-1])
+        return student_times(process, recipe.start)
 
     def master(self, index: int) -> Model:
         """Who teaches in that stage: the teacher, and then each student the next."""

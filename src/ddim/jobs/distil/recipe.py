@@ -25,6 +25,7 @@ class StudentRecipe:
         start: the teacher's steps, of "progressive"; else unused.
         stages: steps of the student after each stage, falling, each dividing the one before; of a consistency student
             one number, the calls it is for.
+        tau: times of the last stage's student, the noisiest first, then 0; () for even ones.
         updates: optimizer steps of each stage.
         loss: weights of "progressive": "v" (SNR + 1 on x0) or "x0" (truncated SNR, max(SNR, 1)).
         solver: the first teacher's. guidance: its weight; 1 for none.
@@ -56,6 +57,7 @@ class StudentRecipe:
     std: float = 2.0
     precision: str = "fp32"
     seed: int = 0
+    tau: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name, low in {"batch_size": 1, "accumulation": 1, "updates": 1, "warmup": 0, "seed": 0, "start": 1}.items():
@@ -83,6 +85,12 @@ class StudentRecipe:
             for many, few in itertools.pairwise((self.start, *self.stages)):
                 if many % few or (few == many and many != self.start):
                     raise Refused(f"{few} steps do not divide the {many} they are to stand for; choose a power of two")
+            if self.tau and len(self.tau) != self.stages[-1] + 1:
+                raise Refused(
+                    f"a student of {self.stages[-1]} steps has as many times and 0, got `tau` {list(self.tau)}"
+                )
+        elif self.tau:
+            raise Refused("a consistency student may be asked at any time: leave `tau` out")
         elif len(self.stages) != 1:
             raise Refused(f"a consistency student is made in one stage, got {list(self.stages)}")
 
@@ -109,8 +117,8 @@ class StudentRecipe:
         return self.method == "progressive"
 
     def as_dict(self) -> dict[str, Any]:
-        """Its fields, for JSON."""
-        return dataclasses.asdict(self)
+        """Its fields, for JSON; `tau` where it has any, as recipes before it had none."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "tau" or value}
 
     def stage(self, index: int) -> Stage:
         """The pace of one stage."""
