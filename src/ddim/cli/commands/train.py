@@ -23,8 +23,8 @@ class Command(OfProcess, learning.OfImages, learning.OfSteps, learning.OfClasses
     out: Path | None = None
     """The run folder: model, state/, averages/, previews/, log.jsonl, tensorboard/."""
     preset: str | None = None
-    """The network: digits (8x8), mnist or grey32 (28x28, 32x32 grey), cifar10-small, colour32, cifar10, 64 or 128.
-    Default: by size, or that of --init."""
+    """The network: digits (8x8), mnist or grey32 (28x28, 32x32 grey), cifar10-small, colour32, colour32-small,
+    cifar10, 64 or 128. Default: by size, or that of --init."""
     init: str | None = None
     """Fine-tune: begin with the weights of this model (bundled name, run, folder or checkpoint), not random ones."""
     autoencoder: str | None = None
