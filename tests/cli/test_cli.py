@@ -176,6 +176,25 @@ def test_demo_shows_every_bundled_model_one_under_another(capsys, tiny_folder, t
     assert two.height == 2 * one.height + 12 and out.count("10 images from the same 10 latents") == 2
 
 
+@pytest.mark.parametrize("hindered", [True, False])
+def test_demo_takes_one_thread_where_several_are_slower(monkeypatch, capsys, hindered):
+    """A call that takes ten times as long with several threads, one that takes half; afterwards all is as before."""
+    from ddim.cli.commands import demo
+
+    threads, clock = [2], [0.0]
+
+    def call():
+        clock[0] += (10.0 if hindered else 0.5) if threads[-1] > 1 else 1.0
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(demo.time, "perf_counter", lambda: clock[0])
+    with pytest.raises(KeyError), demo.unhindered(call):
+        assert threads[-1] == (1 if hindered else 2)
+        raise KeyError
+    assert threads[-1] == 2 and ("one thread is faster here than 2" in capsys.readouterr().err) == hindered
+
+
 def test_demo_guides_the_row_that_says_so(capsys, tiny_folder, tmp_path, monkeypatch):
     from ddim.cli.commands import demo
 
