@@ -49,7 +49,7 @@ OWN_MEANING = {
     "size": "of training: of what is learnt",
     "skip_unreadable": "of training",
     "held_out": "of training: how many",
-    "init": "of a run; of a student",
+    "init": "of a run; of a student; of an autoencoder",
     "tau": "of a walk; those a student shall have",
 }
 """Names that commands document by themselves although others do, and why the words cannot be shared."""

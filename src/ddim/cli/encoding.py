@@ -8,18 +8,21 @@ from typing import Any
 from ddim.cli.show import rows_of
 from ddim.cli.training import under_bar
 from ddim.jobs import AutoencoderPlan, AutoencoderRecipe, AutoencoderRun, Cadence, resolve_precision
-from ddim.nets import Autoencoder
+from ddim.nets import AUTOENCODERS, Autoencoder
 
 HELD_OUT = 1000
 
 
-def recipe_of(asked: Mapping[str, Any], count: int) -> AutoencoderRecipe:
-    """What decides the weights, for so many images."""
+def recipe_of(asked: Mapping[str, Any], count: int, init: Autoencoder | None = None) -> AutoencoderRecipe:
+    """What decides the weights, for so many images; of what is trained on, the kind, factor and channels it has."""
     names = {"clip": "grad_clip"}
     said = {name: asked[names.get(name, name)] for name in AutoencoderRecipe.__dataclass_fields__}
     said["precision"] = resolve_precision(said["precision"], asked["device"])
     if said["held_out"] is None:
         said["held_out"] = max(1, min(HELD_OUT, count // 10))
+    if init is not None:
+        kind = next((name for name, own in AUTOENCODERS.items() if own == init.kind), said["kind"])
+        said |= {"kind": kind, "factor": init.factor, "latent_channels": init.channels}
     return AutoencoderRecipe(**said)
 
 

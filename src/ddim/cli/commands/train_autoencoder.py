@@ -24,6 +24,9 @@ class Command(learning.OfImages, learning.OfSteps, learning.OfBatches, learning.
     """A folder of images, a .parquet file, a hub id, or "digits"; with --resume alone the run."""
     out: Path | None = None
     """The run folder: config.json and weights, ddim.json, state/, previews/, log.jsonl, tensorboard/."""
+    init: str | None = None
+    """An autoencoder to train on: a bundled name, a folder, a model's folder or a hub id. Its kind, factor, channels,
+    width and blocks are its own."""
     kind: Literal["kl", "tiny"] = "kl"
     """diffusers' AutoencoderKL, or AutoencoderTiny, which is faster and has no KL."""
     factor: int = 4
@@ -69,8 +72,9 @@ class Command(learning.OfImages, learning.OfSteps, learning.OfBatches, learning.
             self.data, size=self.size, fit=self.fit, channels=self.channels, skip_unreadable=self.skip_unreadable,
             labels=False,
         )  # fmt: skip
-        recipe = encoding.recipe_of(vars(self), len(images))
+        init = None if self.init is None else ddim.model.load_autoencoder(self.init)
+        recipe = encoding.recipe_of(vars(self), len(images), init)
         words = training.words_of(self, None, "train-autoencoder")
-        plan = ddim.jobs.AutoencoderPlan(self.out, images, recipe, words, self.device)
+        plan = ddim.jobs.AutoencoderPlan(self.out, images, recipe, words, self.device, init)
         with training.memory(recipe):
             encoding.trained(plan, cadence, resume=self.resume)

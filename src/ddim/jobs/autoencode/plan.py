@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,16 +14,17 @@ from torch import nn
 
 from ddim.data import Images, held_out
 from ddim.jobs.autoencode.recipe import AutoencoderRecipe
-from ddim.nets import Autoencoder, PatchCritic, Trainee, new_autoencoder
+from ddim.nets import AUTOENCODERS, Autoencoder, PatchCritic, Trainee, new_autoencoder
 from ddim.refused import Refused
 
 
 @dataclass(frozen=True, eq=False)
 class AutoencoderPlan:
-    """A run: where, of what, how.
+    """A run: where, of what, how; `init` has the weights and the architecture to begin with.
 
     Raises:
-        Refused: images that such an autoencoder cannot halve, or too few of them; a critic with several processes.
+        Refused: images that such an autoencoder cannot halve, or too few of them; a critic with several processes; an
+            `init` whose codes are quantised.
     """
 
     run: Path
@@ -30,14 +32,14 @@ class AutoencoderPlan:
     recipe: AutoencoderRecipe
     command: str = ""
     device: str = "auto"
+    init: Autoencoder | None = None
 
     def __post_init__(self) -> None:
         if self.recipe.critic_from is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise Refused("a patch discriminator learns in one process: leave out `critic_from`, or start one process")
-        with torch.device("meta"):
-            module = self.module()
-        Autoencoder(module, "none").latent_shape(self.images.shape)
-        assert self.parts
+        if self.init is not None and self.init.kind not in AUTOENCODERS.values():
+            raise Refused(f"`init` is a {self.init.kind}; trained here are {' and '.join(AUTOENCODERS.values())}")
+        assert self.latent_shape and self.parts
 
     @cached_property
     def parts(self) -> tuple[Images, Images]:
@@ -47,12 +49,17 @@ class AutoencoderPlan:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Of one picture's latents."""
-        _, h, w = self.images.shape
-        return self.recipe.latent_channels, h // self.recipe.factor, w // self.recipe.factor
+        if self.init is not None:
+            return self.init.latent_shape(self.images.shape)
+        with torch.device("meta"):
+            module = self.module()
+        return Autoencoder(module, "none").latent_shape(self.images.shape)
 
     def module(self) -> nn.Module:
         """The autoencoder before its first step."""
         r = self.recipe
+        if self.init is not None:
+            return copy.deepcopy(self.init.module).requires_grad_(True)
         return new_autoencoder(
             r.kind, shape=self.images.shape, factor=r.factor, latent_channels=r.latent_channels, width=r.width,
             blocks=r.blocks, seed=r.seed,
@@ -70,4 +77,5 @@ class AutoencoderPlan:
         return {
             **self.recipe.as_dict(), "shape": list(self.images.shape), "data": self.images.report.sha256,
             "source": self.images.source, "command": self.command,
+            **({} if self.init is None else {"init": self.init.sha256}),
         }  # fmt: skip

@@ -88,6 +88,7 @@ class AutoencoderRun(Course[Trainee]):
                 "command": plan.command, "data": plan.images.report.source, "data_sha256": plan.images.report.sha256,
                 "images": len(plan.parts[0]), "held_out": len(plan.parts[1]), "steps": state.step, "weights": "ema",
                 "recipe": plan.recipe.as_dict(),
+                **({} if plan.init is None else {"init": {"sha256": plan.init.sha256, **plan.init.facts}}),
                 **({"retreat": state.retreat._asdict()} if state.retreat is not None else {}),
             },
         }  # fmt: skip
