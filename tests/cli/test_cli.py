@@ -179,7 +179,7 @@ def test_demo_shows_every_bundled_model_one_under_another(capsys, tiny_folder, t
 @pytest.mark.parametrize("hindered", [True, False])
 def test_demo_takes_one_thread_where_several_are_slower(monkeypatch, capsys, hindered):
     """A call that takes ten times as long with several threads, one that takes half; afterwards all is as before."""
-    from ddim.cli.commands import demo
+    from ddim.cli import threads as ours
 
     threads, clock = [2], [0.0]
 
@@ -188,8 +188,8 @@ def test_demo_takes_one_thread_where_several_are_slower(monkeypatch, capsys, hin
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    monkeypatch.setattr(demo.time, "perf_counter", lambda: clock[0])
-    with pytest.raises(KeyError), demo.unhindered(call):
+    monkeypatch.setattr(ours.time, "perf_counter", lambda: clock[0])
+    with pytest.raises(KeyError), ours.unhindered(call):
         assert threads[-1] == (1 if hindered else 2)
         raise KeyError
     assert threads[-1] == 2 and ("one thread is faster here than 2" in capsys.readouterr().err) == hindered

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +10,9 @@ import tyro
 
 import ddim
 from ddim.cli import options, show
+from ddim.cli.threads import unhindered
 
-IMAGES, TRIES = 10, 5
+IMAGES = 10
 
 
 class Promise(NamedTuple):
@@ -102,30 +100,6 @@ class Command(options.Quick, options.OfModel):
         few, many = walks[-3], walks[-1]
         faster = f"{took[-1] / took[-3]:.1f} times faster here than {many.steps}-step {many.name}"
         print(f"{few.steps}-step {few.name} is {faster}")
-
-
-@contextlib.contextmanager
-def unhindered(call: Callable[[], object]) -> Iterator[None]:
-    """One thread where a call is faster so: several that share the cores with other jobs fall to a tenth."""
-    import torch
-
-    def taken(threads: int) -> float:
-        torch.set_num_threads(threads)
-        start = time.perf_counter()
-        for _ in range(TRIES):
-            call()
-        return time.perf_counter() - start
-
-    many = torch.get_num_threads()
-    if many > 1 and taken(1) < taken(many):
-        torch.set_num_threads(1)
-        print(
-            f"one thread is faster here than {many}: other jobs use the cores, or the network is small", file=sys.stderr
-        )
-    try:
-        yield
-    finally:
-        torch.set_num_threads(many)
 
 
 def walked(sampler: ddim.Sampler, seeds: list[int], calls: int, bar: Any) -> tuple[list[Any], int]:
