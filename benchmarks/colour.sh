@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Every figure of the bundled colour model in docs/results.md: benchmarks/colour.sh TRAIN.parquet TEST.parquet OUT [EARLY] [PART ..]
-# Parts: goal guided table1 thousand solvers tune reconstruct autoguided; all without names. Interrupted, the same
-# command goes on. EARLY: an early checkpoint of the same run, for the part autoguided ("" for none).
+# Parts: goal guided table1 thousand solvers tune reconstruct autoguided stitched; all without names. Interrupted, the
+# same command goes on. EARLY: an early checkpoint of the same run, for the part autoguided ("" for none). SMALL, in the
+# environment: a smaller network of the same process, for the part stitched and as another guide.
 set -euo pipefail
 train=$1 test=$2 out=$3 early=${4:-}
 shift $(($# < 4 ? $# : 4))
-parts=${*:-goal guided tune table1 thousand solvers reconstruct autoguided}
+parts=${*:-goal guided tune table1 thousand solvers reconstruct autoguided stitched}
 mkdir -p "$out"
 judge() { name=$1; shift; echo "== $name"; ddim evaluate cifar10 "$train" --held-out "$test" --out "$out/$name" "$@"; }
 for part in $parts; do
@@ -21,6 +22,9 @@ for part in $parts; do
     reconstruct) ddim reconstruct cifar10 "$test" --steps 10,20,50,100 --count 100 --out "$out/reconstruct" ;;
     autoguided)
         judge plain --no-sigma-hat --steps 20 --eta 0 --count 1000
-        [ -z "$early" ] || judge autoguided --no-sigma-hat --steps 20 --eta 0 --count 1000 --guide "$early" --guidance 2 ;;
+        [ -z "$early" ] || judge autoguided --no-sigma-hat --steps 20 --eta 0 --count 1000 --guide "$early" --guidance 2
+        [ -z "${SMALL:-}" ] || judge autoguided-small --no-sigma-hat --steps 20 --eta 0 --count 1000 --guide "$SMALL" --guidance 1.5 ;;
+    stitched)
+        [ -z "${SMALL:-}" ] || ddim tune cifar10 "$train" --held-out "$test" --early "$SMALL" --no-save --solver ddim --steps 20 --count 500 --precision bf16 --out "$out/stitched" ;;
     esac
 done
