@@ -31,13 +31,14 @@ def without_paths(value: Any) -> Any:
 
 def main(run: str, name: str) -> None:
     out = BUNDLED / name
-    shutil.rmtree(out, ignore_errors=True)
     if is_autoencoder(Path(run)):
         made = open_autoencoder(run)
+        shutil.rmtree(out, ignore_errors=True)
         facts = without_paths({k: v for k, v in made.facts.items() if k != "sha256"})
         save_autoencoder(out, made, facts, dtype=torch.float16)
     else:
         found = load_folder(Path(run))
+        shutil.rmtree(out, ignore_errors=True)
         # no clip: the paper's DDIM clips nothing, and what is not clipped can be inverted
         kept = replace(found, clips=False, meta=without_paths(dict(found.meta)))
         save_checkpoint(out, kept, dtype=torch.float16)
