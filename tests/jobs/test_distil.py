@@ -217,6 +217,40 @@ def test_the_teachers_own_pictures_are_made_once_part_by_part(teacher, tmp_path,
     assert len(counted.seeds) == 7 and again.report.sha256 == made.report.sha256
 
 
+@pytest.mark.parametrize("name", ["pixels.npy", "pixels.json"])
+@pytest.mark.parametrize("how", ["flipped", "emptied", "gone"])
+def test_pictures_that_are_not_as_they_were_written_are_made_again(teacher, tmp_path, monkeypatch, name, how):
+    """Of a finished set all, of one that was interrupted the part that is damaged."""
+    import ddim.jobs.distil.images as there
+
+    monkeypatch.setattr(there, "PART", 4)
+    first = own_images(teacher, 10, cache=tmp_path)
+    (folder,) = tmp_path.glob("made-*[!s]")
+    damage(folder / name, how)
+    again = own_images(teacher, 10, cache=tmp_path)
+    assert again.report.sha256 == first.report.sha256
+
+    def stop(done, total):
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        own_images(teacher, 11, cache=tmp_path, progress=stop)
+    (parts,) = (p for p in tmp_path.glob("made-*-parts") if list(p.iterdir()))
+    damage(parts / name.replace("pixels", "00000004"), how)
+    monkeypatch.setattr(ddim.Sampler, "sample", counted := Counted(ddim.Sampler.sample))
+    assert np.array_equal(own_images(teacher, 11, cache=tmp_path).pixels[:10], first.pixels[:10])
+    assert counted.seeds == list(range(4, 11))
+
+
+def damage(path, how):
+    old = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if how == "emptied" else old[:-3] + bytes([old[-3] ^ 1]) + old[-2:])
+
+
 class Counted:
     """`Sampler.sample`, and the seeds it was asked for."""
 

@@ -4,6 +4,7 @@ from ddim.data.batches import Batch, Batches, LatentBatches, TensorBatches
 from ddim.data.cache import Images, cache_root, open_images
 from ddim.data.few import few_images
 from ddim.data.held import held_out
+from ddim.data.kept import keep_array, whole_array
 from ddim.data.latents import LatentImages, Spread, open_latents
 from ddim.data.memory import images_of
 from ddim.data.report import Report
@@ -23,7 +24,9 @@ __all__ = [
     "few_images",
     "held_out",
     "images_of",
+    "keep_array",
     "open_images",
     "open_latents",
     "open_source",
+    "whole_array",
 ]  # fmt: skip
