@@ -88,6 +88,13 @@ def test_the_command_takes_times_or_those_that_were_tuned(teacher, tmp_path, cap
     with pytest.raises(SystemExit) as stop:
         main(["distil", "--resume", str(tmp_path / "a")])
     assert stop.value.code == 0, capsys.readouterr().err
+    assert distil(tmp_path / "even")[0] == 0
+    code, said = distil(tmp_path / "even", "--resume", "--tau", "tuned")
+    assert code == 2 and "tau was None and is now (1000, 700, 0)" in said
+    stored = tmp_path / "a/state/recipe.json"
+    stored.write_text(stored.read_text().replace("380", '"380"'))
+    code, said = distil(tmp_path / "a", "--resume", "--tau", "tuned")
+    assert code == 2 and "recipe.json is damaged: tau must be a list of numbers" in said
 
 
 def test_diffusers_walks_them_by_its_dpm_solver_of_order_one(tmp_path):

@@ -103,10 +103,9 @@ def _timed(asked: Any, recipe: StudentRecipe, teacher: ddim.Model) -> StudentRec
         return recipe
     if asked.tau != "tuned":
         found = typed.times(asked.tau, whole=teacher.process.discrete)
-    elif asked.resume:
-        found = stored_student(asked.out)["tau"]
     else:
-        found = list(teacher.tau(recipe.stages[-1], "tuned"))
+        begun = stored_student(asked.out).get("tau") if asked.resume else None
+        found = begun or list(teacher.tau(recipe.stages[-1], "tuned"))
     return dataclasses.replace(recipe, tau=tuple(found))
 
 

@@ -39,7 +39,7 @@ class AutoencoderPlan:
             raise Refused("a patch discriminator learns in one process: leave out `critic_from`, or start one process")
         if self.init is not None and self.init.kind not in AUTOENCODERS.values():
             raise Refused(f"`init` is a {self.init.kind}; trained here are {' and '.join(AUTOENCODERS.values())}")
-        assert self.latent_shape and self.parts
+        _ = self.latent_shape, self.parts
 
     @cached_property
     def parts(self) -> tuple[Images, Images]:

@@ -36,6 +36,7 @@ from ddim.stored import (
     checked,
     content_of,
     counted,
+    is_number,
     is_whole,
     listed,
     object_from_json,
@@ -67,6 +68,7 @@ STORED: dict[str, Rule] = {
         lambda v: v if len(listed(v, lambda n: is_whole(n, 1)) or ()) == 3 else None,
     ),
     "conditional": FLAG,
+    "tau": ("a list of numbers", lambda v: v if listed(v, is_number) else None),
 }
 """What a run stores beside its recipe."""
 
