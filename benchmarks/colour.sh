@@ -23,7 +23,7 @@ for part in $parts; do
     autoguided)
         judge plain --no-sigma-hat --steps 20 --eta 0 --count 1000
         [ -z "$early" ] || judge autoguided --no-sigma-hat --steps 20 --eta 0 --count 1000 --guide "$early" --guidance 2
-        [ -z "${SMALL:-}" ] || judge autoguided-small --no-sigma-hat --steps 20 --eta 0 --count 1000 --guide "$SMALL" --guidance 1.5 ;;
+        for w in ${SMALL:+1.5 2}; do judge "autoguided-small-$w" --no-sigma-hat --steps 20 --eta 0 --count 1000 --guide "$SMALL" --guidance $w; done ;;
     stitched)
         [ -z "${SMALL:-}" ] || ddim tune cifar10 "$train" --held-out "$test" --early "$SMALL" --no-save --solver ddim --steps 20 --count 500 --precision bf16 --out "$out/stitched" ;;
     esac
